@@ -1,0 +1,274 @@
+"""From the wire to values. The one place that reads answer messages."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TypeVar
+
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from facedex.client.faces import Box, Face, Point, Quality, Vector
+from facedex.client.galleries import (
+    DecisionPolicy,
+    EnrolmentPolicy,
+    Gallery,
+    GuardAction,
+    QualityLimits,
+    SeveralFaces,
+)
+from facedex.client.identification import (
+    Candidate,
+    Decision,
+    DecisionReason,
+    DetectedFace,
+    Detection,
+    Identification,
+    IdentifiedFace,
+    OperatingPoint,
+    Verification,
+)
+from facedex.client.identities import (
+    EnrolFinding,
+    Enrolment,
+    EnrolOutcome,
+    EnrolReason,
+    EnrolResult,
+    Erasure,
+    Identity,
+    Template,
+)
+from facedex.client.servers import ModelInfo, ServerInfo
+from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def face(message: face_pb2.Face) -> Face:
+    box = message.box
+    return Face(
+        box=Box(box.x, box.y, box.width, box.height),
+        landmarks=tuple(Point(point.x, point.y) for point in message.landmarks),
+        quality=_quality(message.quality),
+    )
+
+
+def gallery(message: gallery_pb2.Gallery) -> Gallery:
+    return Gallery(
+        name=message.name,
+        model_name=message.model_name,
+        model_digest=message.model_digest,
+        decision_policy=_decision_policy(message.decision_policy),
+        enrolment_policy=_enrolment_policy(message.enrolment_policy),
+        retention=message.retention.ToTimedelta() if message.HasField("retention") else None,
+        keep_crops=message.keep_crops,
+        revision=message.revision,
+        identity_count=message.identity_count,
+        template_count=message.template_count,
+        create_time=_moment(message, "create_time"),
+    )
+
+
+def identity(message: enrolment_pb2.Identity) -> Identity:
+    return Identity(
+        id=message.id,
+        display_name=message.display_name,
+        attributes=dict(message.attributes),
+        consent_reference=message.consent_reference,
+        expire_time=_moment(message, "expire_time"),
+        templates=tuple(_template(template) for template in message.templates),
+        create_time=_moment(message, "create_time"),
+    )
+
+
+def enrolment(message: enrolment_pb2.EnrolResponse) -> Enrolment:
+    return Enrolment(
+        identity=message.identity_id,
+        results=tuple(_enrol_result(result) for result in message.results),
+        revision=message.revision,
+        request_id=message.request_id,
+    )
+
+
+def erasure(message: enrolment_pb2.DeleteIdentityResponse) -> Erasure:
+    return Erasure(template_count=message.deleted_template_count, revision=message.revision)
+
+
+def identification(message: identification_pb2.IdentifyResponse) -> Identification:
+    return Identification(
+        faces=tuple(_identified_face(item) for item in message.faces),
+        operating_point=_operating_point(message.operating_point),
+        model_digest=message.model_digest,
+        revision=message.revision,
+        request_id=message.request_id,
+        image_width=message.image_width,
+        image_height=message.image_height,
+    )
+
+
+def verification(message: identification_pb2.VerifyResponse) -> Verification:
+    return Verification(
+        decision=_decision(message.decision),
+        score=message.score,
+        operating_point=_operating_point(message.operating_point),
+        face=face(message.face),
+        reference_face=face(message.reference_face) if message.HasField("reference_face") else None,
+        model_digest=message.model_digest,
+        request_id=message.request_id,
+    )
+
+
+def detection(message: identification_pb2.DetectResponse) -> Detection:
+    return Detection(
+        faces=tuple(_detected_face(item) for item in message.faces),
+        image_width=message.image_width,
+        image_height=message.image_height,
+        detector_digest=message.detector_digest,
+        request_id=message.request_id,
+    )
+
+
+def server_info(message: operations_pb2.GetServerInfoResponse) -> ServerInfo:
+    return ServerInfo(
+        version=message.version,
+        detector=_model_info(message.detector),
+        embedder=_model_info(message.embedder),
+        max_image_bytes=message.max_image_bytes,
+        max_image_pixels=message.max_image_pixels,
+        max_message_bytes=message.max_message_bytes,
+        max_concurrent_requests=message.max_concurrent_requests,
+    )
+
+
+def _quality(message: face_pb2.Quality) -> Quality:
+    return Quality(
+        detector_score=message.detector_score,
+        size_px=message.size_px,
+        sharpness=message.sharpness,
+        brightness=message.brightness,
+        yaw_degrees=message.yaw_degrees,
+        pitch_degrees=message.pitch_degrees,
+        roll_degrees=message.roll_degrees,
+    )
+
+
+def _template(message: enrolment_pb2.Template) -> Template:
+    return Template(
+        id=message.id,
+        quality=_quality(message.quality) if message.HasField("quality") else None,
+        create_time=_moment(message, "create_time"),
+    )
+
+
+def _enrol_result(message: enrolment_pb2.EnrolResult) -> EnrolResult:
+    outcome = _received(EnrolOutcome, enrolment_pb2.EnrolOutcome.DESCRIPTOR, message.outcome, prefix="ENROL_OUTCOME_")
+    return EnrolResult(
+        outcome=outcome or EnrolOutcome.UNKNOWN,
+        template_id=message.template_id,
+        refusals=tuple(_finding(finding) for finding in message.refusals),
+        warnings=tuple(_finding(finding) for finding in message.warnings),
+        faces=tuple(face(item) for item in message.faces),
+    )
+
+
+def _finding(message: enrolment_pb2.EnrolFinding) -> EnrolFinding:
+    reason = _received(EnrolReason, enrolment_pb2.EnrolReason.DESCRIPTOR, message.reason, prefix="ENROL_REASON_")
+    return EnrolFinding(
+        reason=reason or EnrolReason.UNKNOWN,
+        message=message.message,
+        other_identity=message.other_identity_id,
+        score=message.score,
+    )
+
+
+def _identified_face(message: identification_pb2.IdentifiedFace) -> IdentifiedFace:
+    return IdentifiedFace(
+        face=face(message.face) if message.HasField("face") else None,
+        decision=_decision(message.decision),
+        reason=_decision_reason(message.reason),
+        candidates=tuple(_candidate(candidate) for candidate in message.candidates),
+        vector=_vector(message.vector) if message.HasField("vector") else None,
+    )
+
+
+def _candidate(message: identification_pb2.Candidate) -> Candidate:
+    return Candidate(
+        identity=message.identity_id,
+        display_name=message.display_name,
+        score=message.score,
+        template_id=message.template_id,
+        attributes=dict(message.attributes),
+    )
+
+
+def _detected_face(message: identification_pb2.DetectedFace) -> DetectedFace:
+    return DetectedFace(face(message.face), _vector(message.vector) if message.HasField("vector") else None)
+
+
+def _decision(number: int) -> Decision:
+    return _received(Decision, identification_pb2.Decision.DESCRIPTOR, number, prefix="DECISION_") or Decision.UNKNOWN
+
+
+def _decision_reason(number: int) -> DecisionReason:
+    wire = identification_pb2.DecisionReason.DESCRIPTOR
+    return _received(DecisionReason, wire, number, prefix="DECISION_REASON_") or DecisionReason.UNKNOWN
+
+
+def _operating_point(message: identification_pb2.OperatingPoint) -> OperatingPoint:
+    return OperatingPoint(threshold=message.threshold, basis=message.basis)
+
+
+def _vector(message: face_pb2.Vector) -> Vector:
+    return Vector(message.values, message.model_digest)
+
+
+def _decision_policy(message: gallery_pb2.DecisionPolicy) -> DecisionPolicy:
+    return DecisionPolicy(
+        cosine=message.cosine if message.HasField("cosine") else None,
+        review_cosine=message.review_cosine if message.HasField("review_cosine") else None,
+        runner_up_margin=message.runner_up_margin,
+    )
+
+
+def _enrolment_policy(message: gallery_pb2.EnrolmentPolicy) -> EnrolmentPolicy:
+    return EnrolmentPolicy(
+        several_faces=_several_faces(message.several_faces),
+        duplicate_action=_guard_action(message.duplicate_action),
+        mislabel_action=_guard_action(message.mislabel_action),
+        quality_limits=_quality_limits(message.quality_limits),
+    )
+
+
+def _several_faces(number: int) -> SeveralFaces | None:
+    return _received(SeveralFaces, gallery_pb2.SeveralFaces.DESCRIPTOR, number, prefix="SEVERAL_FACES_")
+
+
+def _guard_action(number: int) -> GuardAction | None:
+    return _received(GuardAction, gallery_pb2.GuardAction.DESCRIPTOR, number, prefix="GUARD_ACTION_")
+
+
+def _quality_limits(message: gallery_pb2.QualityLimits) -> QualityLimits:
+    return QualityLimits(**{field.name: value for field, value in message.ListFields()})
+
+
+def _model_info(message: operations_pb2.ModelInfo) -> ModelInfo:
+    return ModelInfo(
+        name=message.name,
+        digest=message.digest,
+        licence=message.licence,
+        commercial_use=message.commercial_use,
+        dimension=message.dimension,
+        default_threshold=message.default_threshold if message.HasField("default_threshold") else None,
+        threshold_basis=message.threshold_basis,
+    )
+
+
+def _received(choices: type[Choice], wire: EnumDescriptor, number: int, *, prefix: str) -> Choice | None:
+    """The choice that a number of the wire means; None where it is unspecified, or newer than this client."""
+    known = wire.values_by_number.get(number)
+    return choices.__members__.get(known.name.removeprefix(prefix)) if known else None
+
+
+def _moment(message: Message, field: str) -> datetime | None:
+    timestamp: Timestamp = getattr(message, field)
+    return timestamp.ToDatetime(tzinfo=UTC) if message.HasField(field) else None

@@ -1,0 +1,178 @@
+"""The blocking client."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from types import TracebackType
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+from facedex.client import calls
+from facedex.client.calls import Call, Page, Refusal, StreamCall
+from facedex.client.channel import Channel, Stream
+from facedex.client.errors import FacedexError
+from facedex.client.galleries import Gallery
+from facedex.client.identification import Identification, IdentifyRequest
+from facedex.client.identities import Enrolment, EnrolRequest, Identity
+from facedex.client.retry import Attempts, RetryPolicy
+from facedex.client.signatures import method_described_by
+from facedex.client.streams import WINDOW, Unanswered
+
+Parameters = ParamSpec("Parameters")
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+
+
+def _sending(call: Callable[Parameters, Call[Answer]]) -> "Callable[Concatenate[Client, Parameters], Answer]":
+    """The method that makes this call and returns its answer."""
+
+    def method(client: "Client", *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        return client.invoke(call(*args, **kwargs))
+
+    return method_described_by(call, method)
+
+
+class Client:
+    """A connection to a facedex server.
+
+    Safe to share between threads. Each call ends within the timeout, repeated attempts included; those of a stream wait
+    that long for each answer. Repeated is only what may be: see `RetryPolicy`. Everything raised is a FacedexError, or
+    a ValueError for values that could never be sent.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        retry: RetryPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._channel = channel
+        self._timeout_seconds = timeout_seconds
+        self._retry = retry or RetryPolicy()
+        self._clock = clock
+        self._sleep = sleep
+
+    @classmethod
+    def connect(
+        cls, target: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, retry: RetryPolicy | None = None
+    ) -> Self:
+        """A client of the server at `target`, for instance "localhost:50051".
+
+        The connection is made with the first call.
+        """
+        return cls(Channel(target), timeout_seconds=timeout_seconds, retry=retry)
+
+    def with_timeout(self, timeout_seconds: float) -> Self:
+        """The same client, over the same connection, with another timeout."""
+        return type(self)(
+            self._channel,
+            timeout_seconds=timeout_seconds,
+            retry=self._retry,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
+    def close(self) -> None:
+        """Ends the connection, also for clients that share it."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    create_gallery = _sending(calls.create_gallery)
+    get_gallery = _sending(calls.get_gallery)
+    update_gallery = _sending(calls.update_gallery)
+    delete_gallery = _sending(calls.delete_gallery)
+    enrol = _sending(calls.enrol)
+    get_identity = _sending(calls.get_identity)
+    update_identity = _sending(calls.update_identity)
+    delete_identity = _sending(calls.delete_identity)
+    delete_template = _sending(calls.delete_template)
+    identify = _sending(calls.identify)
+    verify = _sending(calls.verify)
+    verify_images = _sending(calls.verify_images)
+    detect = _sending(calls.detect)
+    server_info = _sending(calls.server_info)
+
+    def list_galleries(self, *, page_size: int = 100) -> Iterator[Gallery]:
+        """All galleries in order of their names; fetched page by page while they are read."""
+        return self._items(lambda token: calls.list_galleries(page_size=page_size, page_token=token))
+
+    def list_identities(
+        self, gallery: str, *, filters: Mapping[str, Sequence[str]] | None = None, page_size: int = 100
+    ) -> Iterator[Identity]:
+        """The identities of a gallery in order of their ids.
+
+        With `filters`, those that have for each key one of its values.
+        """
+        return self._items(
+            lambda token: calls.list_identities(gallery, filters=filters, page_size=page_size, page_token=token)
+        )
+
+    def enrol_stream(self, requests: Iterable[EnrolRequest], *, window: int = WINDOW) -> Iterator[Enrolment | Refusal]:
+        """Enrols many identities over one connection and gives one answer for each request, in order.
+
+        The requests are read one by one, in the caller's thread, while answers are read: never more than `window` are
+        unanswered. A stream that breaks raises; the same requests, with their ids, may be sent again.
+        """
+        return self._exchange(calls.enrol_stream(), requests, window=window)
+
+    def identify_stream(
+        self, requests: Iterable[IdentifyRequest], *, window: int = WINDOW
+    ) -> Iterator[Identification | Refusal]:
+        """Identifies frame after frame over one connection and gives one answer for each request, in order.
+
+        The requests are read one by one, in the caller's thread, while answers are read: never more than `window` are
+        unanswered.
+        """
+        return self._exchange(calls.identify_stream(), requests, window=window)
+
+    def invoke(self, call: Call[Answer]) -> Answer:
+        """Makes one call, again where it may be repeated, until it is answered or the timeout has passed."""
+        attempts = Attempts(self._retry, call.repeatable, deadline=self._clock() + self._timeout_seconds)
+        while True:
+            try:
+                return call.read(self._send(call, timeout_seconds=attempts.deadline - self._clock()))
+            except FacedexError as error:
+                pause_seconds = attempts.pause_seconds(error, now=self._clock())
+            self._sleep(pause_seconds)
+
+    def _send(self, call: Call[Answer], *, timeout_seconds: float) -> bytes:
+        return self._channel.send(call.method, call.payload, timeout_seconds=timeout_seconds)
+
+    def _items(self, call: Callable[[str], Call[Page[Answer]]]) -> Iterator[Answer]:
+        page = self.invoke(call(""))
+        yield from page.items
+        while page.next_page_token:
+            page = self.invoke(call(page.next_page_token))
+            yield from page.items
+
+    def _exchange(
+        self, call: StreamCall[Request, Answer], requests: Iterable[Request], *, window: int
+    ) -> Iterator[Answer | Refusal]:
+        unanswered = Unanswered(call, window=window)
+        with closing(self._channel.open_stream(call.method)) as stream:
+            for request in requests:
+                if payload := unanswered.add(request):
+                    stream.send(payload)
+                while unanswered.is_full or unanswered.oldest_was_not_sent or (unanswered and stream.has_answer()):
+                    yield self._answer(call, stream, unanswered)
+            stream.finish()
+            while unanswered:
+                yield self._answer(call, stream, unanswered)
+            stream.await_end(timeout_seconds=self._timeout_seconds)
+
+    def _answer(
+        self, call: StreamCall[Request, Answer], stream: Stream, unanswered: Unanswered[Request, Answer]
+    ) -> Answer | Refusal:
+        refusal = unanswered.refuse_oldest()
+        return refusal or call.read(stream.receive(timeout_seconds=self._timeout_seconds))
