@@ -25,7 +25,7 @@ from facedex.client.identification import (
 from facedex.client.identities import Enrolment, EnrolRequest, Erasure, Identity, IdentityUpdate
 from facedex.client.retry import Repeatable
 from facedex.client.servers import ServerInfo
-from facedex.client.signatures import described_by
+from facedex.client.signatures import call_described_by
 from facedex.v1 import enrolment_pb2, gallery_pb2, identification_pb2, operations_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -229,7 +229,7 @@ def _taking(
     def taking_its_parameters(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Call[Answer]:
         return call(request(*args, **kwargs))
 
-    return described_by(request, taking_its_parameters, name=call.__name__.removeprefix("_"))
+    return call_described_by(request, call, taking_its_parameters)
 
 
 create_gallery = _taking(NewGallery, _create_gallery)

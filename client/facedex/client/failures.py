@@ -68,7 +68,8 @@ def _error_class(failure: Failure) -> type[FacedexError]:
 def _spoken(code: str, text: str, *, target: str) -> str:
     """What gRPC itself says of a call without an answer names sockets; a person needs the target."""
     if code == "UNAVAILABLE":
-        return f"no facedex server answers at {target}; is it running there? ({text})"
+        cause = text.rpartition(": ")[2].strip("[] ")
+        return f"no facedex server answers at {target}; is it running there? ({cause})"
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from {target} in time; allow more, or ask for less at once"
     return text or f"{target} answered {code}"
