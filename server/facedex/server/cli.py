@@ -1,1 +1,93 @@
-"""facedex-server."""
+"""The command `facedex-server`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from facedex.indexer.errors import IndexerError
+from facedex.indexer.vision.decode import ImageLimits
+from facedex.indexer.vision.errors import VisionError
+from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
+from facedex.server.app import AddressInUse, serve
+from facedex.server.log import configure_logging
+from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings, available_cores
+
+DEFAULT_LIMITS = ImageLimits()
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The facedex server: who is on this photograph?")
+
+
+@app.callback()
+def program() -> None:
+    """The facedex server: who is on this photograph?"""
+
+
+@app.command(name="serve")
+def serve_command(
+    *,
+    data: Annotated[Path, typer.Option(envvar="FACEDEX_DATA", help="Folder of the database and the added models.")],
+    listen: Annotated[
+        str, typer.Option(envvar="FACEDEX_LISTEN", help="Address and port; port 0 takes a free one and says which.")
+    ] = "127.0.0.1:50051",
+    database: Annotated[
+        str | None,
+        typer.Option(envvar="FACEDEX_DATABASE", help="postgresql://… instead of a SQLite file in the data folder."),
+    ] = None,
+    detector: Annotated[str, typer.Option(envvar="FACEDEX_DETECTOR", help="Finds faces.")] = BUILTIN_DETECTOR,
+    embedder: Annotated[
+        str, typer.Option(envvar="FACEDEX_EMBEDDER", help="Model of new galleries.")
+    ] = BUILTIN_EMBEDDER,
+    max_image_bytes: Annotated[
+        int, typer.Option(envvar="FACEDEX_MAX_IMAGE_BYTES", min=1, help="Largest photograph in bytes.")
+    ] = DEFAULT_LIMITS.max_bytes,
+    max_image_pixels: Annotated[
+        int, typer.Option(envvar="FACEDEX_MAX_IMAGE_PIXELS", min=1, help="Largest photograph in pixels.")
+    ] = DEFAULT_LIMITS.max_pixels,
+    max_message_bytes: Annotated[
+        int, typer.Option(envvar="FACEDEX_MAX_MESSAGE_BYTES", min=1024, help="Largest gRPC message in bytes.")
+    ] = DEFAULT_MAX_MESSAGE_BYTES,
+    max_concurrent_requests: Annotated[
+        int, typer.Option(envvar="FACEDEX_MAX_CONCURRENT_REQUESTS", min=1, help="Further ones are told when to retry.")
+    ] = 64,
+    max_concurrent_streams: Annotated[
+        int, typer.Option(envvar="FACEDEX_MAX_CONCURRENT_STREAMS", min=1, help="Further ones are told when to retry.")
+    ] = 16,
+    workers: Annotated[
+        int, typer.Option(envvar="FACEDEX_WORKERS", min=1, help="Photographs worked on at once; default: the cores.")
+    ] = available_cores(),
+    follow_interval_seconds: Annotated[
+        float, typer.Option(envvar="FACEDEX_FOLLOW_INTERVAL_SECONDS", min=0.01, help="How soon others' changes show.")
+    ] = 0.25,
+    drain_seconds: Annotated[
+        float, typer.Option(envvar="FACEDEX_DRAIN_SECONDS", min=0, help="Time for calls in flight after SIGTERM.")
+    ] = 10.0,
+) -> None:
+    """Serves until SIGTERM. Prints `listening on ADDRESS` when it answers; logs go to standard error."""
+    configure_logging()
+    settings = Settings(
+        data=data,
+        listen=listen,
+        database=database,
+        detector=detector,
+        embedder=embedder,
+        image_limits=ImageLimits(max_bytes=max_image_bytes, max_pixels=max_image_pixels),
+        max_message_bytes=max_message_bytes,
+        max_concurrent_requests=max_concurrent_requests,
+        max_concurrent_streams=max_concurrent_streams,
+        workers=workers,
+        follow_interval_seconds=follow_interval_seconds,
+        drain_seconds=drain_seconds,
+    )
+    try:
+        serve(settings, announce=lambda address: print(f"listening on {address}", flush=True))
+    except (AddressInUse, IndexerError, VisionError, OSError) as error:
+        Console(stderr=True).print(f"facedex-server: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from facedex.indexer.answers import answer_from_json, answer_to_json, request_digest
+from facedex.indexer.enrolment import (
+    EnrolItem,
+    Enrolment,
+    EnrolOutcome,
+    EnrolReason,
+    EnrolResult,
+    Finding,
+    VectorItem,
+    quality_findings,
+)
+from facedex.indexer.errors import InvalidArgument, RequestIdReused, VectorInvalid, WrongModel
+from facedex.indexer.guards import action_for, guard_finding
+from facedex.indexer.policy import GuardAction, SeveralFaces
+from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest
+from facedex.indexer.vectors import checked_vector
+from facedex.indexer.vision.crops import encode_crop
+from facedex.indexer.vision.errors import ImageRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from facedex.indexer.enrolment import Enrol
+    from facedex.indexer.gallery import Gallery
+    from facedex.indexer.store.records import AddedTemplate
+    from facedex.indexer.store.store import Enrolled
+    from facedex.indexer.vision.pipeline import FaceCrop, FacePipeline
+
+MAX_ITEMS = 100
+MAX_REQUEST_ID_CHARACTERS = 64
+
+
+def no_checkpoint() -> None:
+    """Nobody waits: go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An item on its way into the gallery: the answer so far, and what would be enrolled."""
+
+    result: EnrolResult
+    source_digest: str
+    face: FaceCrop | None = None
+    vector: NDArray[np.float32] | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        return self.result.outcome is EnrolOutcome.ENROLLED
+
+
+class Enroller:
+    """Takes photographs and vectors into one gallery.
+
+    No silent choice (invariant 8): each item is enrolled, was enrolled before, or is refused with every reason. The same
+    request id, or the same photograph for the same identity, is enrolled once.
+    """
+
+    def __init__(self, gallery: Gallery, pipeline: FacePipeline) -> None:
+        self._gallery = gallery
+        self._pipeline = pipeline
+        # From looking for duplicates to applying, so that two photographs of one person cannot pass each other.
+        self._committing = threading.Lock()
+
+    def enrol(self, request: Enrol, *, checkpoint: Callable[[], None] = no_checkpoint) -> Enrolment:
+        """Raises what `checkpoint` raises, before anything is kept."""
+        _check(request)
+        sources = [source_digest(item) for item in request.items]
+        digest = request_digest(request, sources)
+        answer = self._first_answer(request.request_id, digest)
+        if answer is not None:
+            return answer
+        prepared = self._prepare(request, sources, checkpoint=checkpoint)
+        checkpoint()
+        with self._committing:
+            return self._commit(request, self._guarded(request, prepared), digest=digest)
+
+    def _first_answer(self, request_id: str, digest: str) -> Enrolment | None:
+        remembered = self._gallery.store.remembered(self._gallery.record, request_id) if request_id else None
+        if remembered is None:
+            return None
+        if remembered.digest != digest:
+            raise RequestIdReused
+        return answer_from_json(remembered.answer)
+
+    # From photographs to vectors
+
+    def _prepare(
+        self, request: Enrol, sources: Sequence[str], *, checkpoint: Callable[[], None]
+    ) -> tuple[_Prepared, ...]:
+        known = self._gallery.store.sources(self._gallery.record, request.details.external_id)
+        prepared = [
+            _known(source, known[source])
+            if source in known
+            else self._prepare_item(item, source, request, checkpoint=checkpoint)
+            for item, source in zip(request.items, sources, strict=True)
+        ]
+        return self._embedded(prepared, checkpoint=checkpoint)
+
+    def _prepare_item(
+        self, item: EnrolItem, source: str, request: Enrol, *, checkpoint: Callable[[], None]
+    ) -> _Prepared:
+        if isinstance(item, VectorItem):
+            return self._prepare_vector(item, source)
+        return self._prepare_photograph(item, source, request, checkpoint=checkpoint)
+
+    def _prepare_vector(self, item: VectorItem, source: str) -> _Prepared:
+        try:
+            vector = checked_vector(item.vector, model_digest=item.model_digest, model=self._gallery.record.model)
+        except VectorInvalid as error:
+            return _refused(source, Finding(EnrolReason.VECTOR_INVALID, str(error)))
+        except WrongModel as error:
+            return _refused(source, Finding(EnrolReason.WRONG_MODEL, str(error)))
+        return _Prepared(EnrolResult(EnrolOutcome.ENROLLED), source, vector=vector)
+
+    def _prepare_photograph(
+        self, photograph: bytes, source: str, request: Enrol, *, checkpoint: Callable[[], None]
+    ) -> _Prepared:
+        try:
+            detection = self._pipeline.detect(photograph, checkpoint=checkpoint)
+        except ImageRefused as error:
+            return _refused(source, Finding(EnrolReason.IMAGE_UNREADABLE, str(error)))
+        faces = tuple(each.face for each in detection.faces)
+        findings = self._findings(detection.faces, request.several_faces)
+        if findings:
+            return _refused(source, *findings, result=EnrolResult(EnrolOutcome.REFUSED, faces=faces))
+        return _Prepared(EnrolResult(EnrolOutcome.ENROLLED, faces=faces), source, face=detection.faces[0])
+
+    def _findings(self, faces: Sequence[FaceCrop], choice: SeveralFaces | None) -> tuple[Finding, ...]:
+        policy = self._gallery.policy.enrolment
+        if not faces:
+            return (Finding(EnrolReason.NO_FACE, "no face was found on the photograph"),)
+        if len(faces) > 1 and (choice or policy.several_faces) is SeveralFaces.REFUSE:
+            message = f"{len(faces)} faces were found: crop to one of them, or ask for the largest"
+            return (Finding(EnrolReason.SEVERAL_FACES, message),)
+        return quality_findings(faces[0].face.quality, policy.quality_limits)
+
+    def _embedded(self, prepared: Sequence[_Prepared], *, checkpoint: Callable[[], None]) -> tuple[_Prepared, ...]:
+        crops = [each.face.crop for each in prepared if each.face is not None]
+        if not crops:
+            return tuple(prepared)
+        vectors = iter(self._pipeline.embed(crops, checkpoint=checkpoint))
+        return tuple(each if each.face is None else replace(each, vector=next(vectors)) for each in prepared)
+
+    # From vectors to templates
+
+    def _guarded(self, request: Enrol, prepared: Sequence[_Prepared]) -> tuple[_Prepared, ...]:
+        self._gallery.catch_up()
+        return tuple(
+            each if each.vector is None else self._guard(request, each, each.vector) for each in prepared
+        )
+
+    def _guard(self, request: Enrol, prepared: _Prepared, vector: NDArray[np.float32]) -> _Prepared:
+        policy = self._gallery.policy.enrolment
+        duplicate = request.duplicate_action or policy.duplicate_action
+        mislabel = request.mislabel_action or policy.mislabel_action
+        if duplicate is GuardAction.ALLOW and mislabel is GuardAction.ALLOW:
+            return prepared
+        finding = self._guard_finding(request.details.external_id, vector)
+        if finding is None:
+            return prepared
+        return _with_finding(prepared, finding, action_for(finding, duplicate=duplicate, mislabel=mislabel))
+
+    def _guard_finding(self, identity_id: str, vector: NDArray[np.float32]) -> Finding | None:
+        threshold = self._gallery.operating_point().threshold
+        other = self._gallery.best_other(vector, identity_id=identity_id, min_score=threshold)
+        if other is None:
+            return None
+        is_known = bool(self._gallery.store.ids_of(self._gallery.record, [identity_id]))
+        own = self._gallery.best_score(vector, identity_id) if is_known else None
+        return guard_finding(other, own_score=own)
+
+    def _commit(self, request: Enrol, prepared: Sequence[_Prepared], *, digest: str) -> Enrolment:
+        identity_id = request.details.external_id
+        templates = tuple(self._template(each) for each in prepared if each.is_pending)
+        if not templates and not any(each.result.template_id for each in prepared):
+            return Enrolment(identity_id, tuple(each.result for each in prepared), self._gallery.revision)
+
+        def answer(enrolled: Enrolled) -> Enrolment:
+            return Enrolment(identity_id, _results(prepared, enrolled), enrolled.revision)
+
+        def remembered(enrolled: Enrolled) -> RememberedRequest | None:
+            if not request.request_id:
+                return None
+            return RememberedRequest(request.request_id, digest, answer_to_json(answer(enrolled)))
+
+        return answer(self._gallery.enrol(self._new_enrolment(request.details, templates), answer_for=remembered))
+
+    def _new_enrolment(self, details: IdentityDetails, templates: tuple[NewTemplate, ...]) -> NewEnrolment:
+        gallery = self._gallery
+        return NewEnrolment(
+            details=details,
+            model_digest=gallery.record.model.digest,
+            templates=templates,
+            default_expires_at=_expiry(gallery.store.now(), gallery.policy.retention_seconds),
+        )
+
+    def _template(self, prepared: _Prepared) -> NewTemplate:
+        if prepared.vector is None:
+            raise AssertionError("a pending item was embedded")
+        face = prepared.face
+        return NewTemplate(
+            vector=prepared.vector,
+            source_digest=prepared.source_digest,
+            quality=None if face is None else asdict(face.face.quality),
+            crop=encode_crop(face.crop) if face is not None and self._gallery.policy.keep_crops else None,
+        )
+
+
+def source_digest(item: EnrolItem) -> str:
+    """SHA-256 of the photograph's bytes, or of a vector's components and model."""
+    if isinstance(item, VectorItem):
+        return hashlib.sha256(item.model_digest.encode() + item.vector.astype("<f4").tobytes()).hexdigest()
+    return hashlib.sha256(item).hexdigest()
+
+
+def _check(request: Enrol) -> None:
+    if not 1 <= len(request.items) <= MAX_ITEMS:
+        raise InvalidArgument("items", f"needs 1 to {MAX_ITEMS} items, got {len(request.items)}")
+    if len(request.request_id) > MAX_REQUEST_ID_CHARACTERS:
+        raise InvalidArgument("request_id", f"may have {MAX_REQUEST_ID_CHARACTERS} characters at most")
+
+
+def _known(source: str, template_id: int) -> _Prepared:
+    return _Prepared(EnrolResult(EnrolOutcome.ALREADY_ENROLLED, template_id), source)
+
+
+def _refused(source: str, *findings: Finding, result: EnrolResult | None = None) -> _Prepared:
+    base = result or EnrolResult(EnrolOutcome.REFUSED)
+    return _Prepared(replace(base, outcome=EnrolOutcome.REFUSED, refusals=findings), source)
+
+
+def _with_finding(prepared: _Prepared, finding: Finding, action: GuardAction) -> _Prepared:
+    if action is GuardAction.ALLOW:
+        return prepared
+    if action is GuardAction.WARN:
+        return replace(prepared, result=replace(prepared.result, warnings=(finding,)))
+    return replace(
+        prepared, result=replace(prepared.result, outcome=EnrolOutcome.REFUSED, refusals=(finding,)), vector=None
+    )
+
+
+def _results(prepared: Sequence[_Prepared], enrolled: Enrolled) -> tuple[EnrolResult, ...]:
+    added = iter(enrolled.templates)
+    return tuple(_result(each.result, next(added)) if each.is_pending else each.result for each in prepared)
+
+
+def _result(result: EnrolResult, added: AddedTemplate) -> EnrolResult:
+    outcome = EnrolOutcome.ENROLLED if added.is_new else EnrolOutcome.ALREADY_ENROLLED
+    return replace(result, outcome=outcome, template_id=added.template_id)
+
+
+def _expiry(now: datetime, retention_seconds: float | None) -> datetime | None:
+    return None if retention_seconds is None else now + timedelta(seconds=retention_seconds)

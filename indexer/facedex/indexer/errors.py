@@ -1,0 +1,181 @@
+"""What can go wrong between a photograph and a searchable gallery, and whose fault it is.
+
+    IndexerError
+    ├── CallerError                 the request is wrong; the message says how to mend it
+    │   ├── InvalidArgument         a field is missing, out of range or malformed
+    │   │   └── VectorInvalid       a vector is not a finite unit vector of the gallery's length
+    │   ├── NotFound
+    │   │   ├── GalleryNotFound
+    │   │   ├── IdentityNotFound
+    │   │   └── TemplateNotFound
+    │   ├── GalleryExists
+    │   ├── WrongModel              a vector of another model than the gallery's
+    │   ├── RequestIdReused         one request id for two different requests
+    │   ├── NoFace                  the photograph shows nobody
+    │   ├── SeveralFacesFound       the photograph shows several people and the caller did not choose
+    │   └── DeadlinePassed          the caller no longer waits
+    └── ServiceError                the caller did nothing wrong
+        ├── ModelMissing            a gallery's model is not loaded in this process
+        └── StoreUnavailable        the database cannot be reached, is full, or is read-only
+
+Errors about photographs and model files are in `facedex.indexer.vision.errors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from facedex.indexer.vision.face import Face
+
+
+class IndexerError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+
+class CallerError(IndexerError):
+    """The request is wrong, and the caller can mend it."""
+
+
+class InvalidArgument(CallerError):
+    """A field of the request is missing, out of range or malformed."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class VectorInvalid(InvalidArgument):
+    """A vector is not a finite unit vector of the gallery's length."""
+
+    reason = "VECTOR_INVALID"
+
+
+class NotFound(CallerError):
+    """What the request names does not exist."""
+
+
+class GalleryNotFound(NotFound):
+    """There is no gallery of that name."""
+
+    reason = "GALLERY_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no gallery {name!r}; create it first, or list the galleries for the right name")
+        self.name = name
+
+
+class IdentityNotFound(NotFound):
+    """The gallery has no identity of that id."""
+
+    reason = "IDENTITY_NOT_FOUND"
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"gallery {gallery!r} has no identity of that id; it was never enrolled, or is erased")
+        self.gallery = gallery
+
+
+class TemplateNotFound(NotFound):
+    """The gallery has no template of that number."""
+
+    reason = "TEMPLATE_NOT_FOUND"
+
+    def __init__(self, gallery: str, template_id: int) -> None:
+        super().__init__(f"gallery {gallery!r} has no template {template_id}; it was never enrolled, or is erased")
+        self.gallery = gallery
+        self.template_id = template_id
+
+
+class GalleryExists(CallerError):
+    """The name is taken."""
+
+    reason = "GALLERY_EXISTS"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is a gallery {name!r} already; use it, or choose another name")
+        self.name = name
+
+
+class WrongModel(CallerError):
+    """A vector was made by another model than the gallery's, so cosines between them mean nothing."""
+
+    reason = "WRONG_MODEL"
+
+    def __init__(self, *, expected: str, received: str) -> None:
+        super().__init__(
+            f"the vector was made by model {received[:12] or '(not named)'}…, the gallery holds model {expected[:12]}…; "
+            "embed the photograph again with the gallery's model, or send the photograph itself"
+        )
+        self.expected = expected
+        self.received = received
+
+
+class RequestIdReused(CallerError):
+    """One request id was used for two different requests."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self) -> None:
+        super().__init__("this request id was used for a different request; make a new id for each request")
+
+
+class NoFace(CallerError):
+    """The photograph shows nobody."""
+
+    reason = "NO_FACE"
+
+    def __init__(self) -> None:
+        super().__init__("no face was found on the photograph; the smallest face that is found is about 20 pixels wide")
+
+
+class SeveralFacesFound(CallerError):
+    """The photograph shows several people, and the caller did not say which one is meant."""
+
+    reason = "SEVERAL_FACES"
+
+    def __init__(self, faces: tuple[Face, ...]) -> None:
+        boxes = ", ".join(f"({f.box.x:.0f}, {f.box.y:.0f}, {f.box.width:.0f}×{f.box.height:.0f})" for f in faces)
+        super().__init__(f"{len(faces)} faces were found, at {boxes}; crop to one of them, or ask for the largest")
+        self.faces = faces
+
+
+class DeadlinePassed(CallerError):
+    """The caller no longer waits, so the work was stopped."""
+
+    reason = "DEADLINE_PASSED"
+
+    def __init__(self) -> None:
+        super().__init__("the request's deadline passed, or it was cancelled, before the work was done")
+
+
+class ServiceError(IndexerError):
+    """The caller did nothing wrong; an operator has to look."""
+
+
+class ModelMissing(ServiceError):
+    """A gallery's templates were made by a model that is not loaded in this process."""
+
+    reason = "MODEL_MISSING"
+
+    def __init__(self, *, gallery: str, model_name: str, model_digest: str, loaded: str) -> None:
+        super().__init__(
+            f"gallery {gallery!r} was made with model {model_name!r} ({model_digest[:12]}…), but {loaded!r} is loaded; "
+            f"add that model with 'facedex-index models add' and start the server with --embedder {model_name}"
+        )
+        self.gallery = gallery
+        self.model_digest = model_digest
+
+
+class StoreUnavailable(ServiceError):
+    """The database cannot be reached, is full, or is read-only. Nothing of the request was kept."""
+
+    reason = "STORE_UNAVAILABLE"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the database refused the operation ({cause}); nothing of this request was kept")
+        self.cause = cause

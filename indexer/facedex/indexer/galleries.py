@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING
+
+from facedex.indexer.enroller import Enroller
+from facedex.indexer.errors import GalleryNotFound, InvalidArgument, ModelMissing
+from facedex.indexer.gallery import Gallery
+from facedex.indexer.policy import GalleryPolicy, policy_to_json
+from facedex.indexer.store.records import ModelRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from facedex.indexer.search.template_index import TemplateIndex
+    from facedex.indexer.store.records import GalleryRecord
+    from facedex.indexer.store.store import Store
+    from facedex.indexer.vision.manifest import ModelManifest
+    from facedex.indexer.vision.pipeline import FacePipeline
+
+GALLERY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+
+
+class Galleries:
+    """All galleries of a store, each opened once and kept in step with the change log.
+
+    `pipelines` gives the pipeline of an embedder by its digest, or None where that model is not installed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        pipeline: FacePipeline,
+        pipelines: Callable[[str], FacePipeline | None],
+        make_index: Callable[[int], TemplateIndex],
+    ) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._pipelines = pipelines
+        self._make_index = make_index
+        self._galleries: dict[str, Gallery] = {}
+        self._enrollers: dict[int, Enroller] = {}
+        self._opening = threading.Lock()
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    @property
+    def pipeline(self) -> FacePipeline:
+        """The pipeline of new galleries."""
+        return self._pipeline
+
+    def create(self, name: str, policy: GalleryPolicy) -> GalleryRecord:
+        """A new, empty gallery of the default model."""
+        if not GALLERY_NAME.fullmatch(name):
+            raise InvalidArgument(
+                "name", "needs 1 to 63 characters of a-z, 0-9, '-' and '_', and begins with a letter or digit"
+            )
+        model = model_record(self._pipeline.embedder.manifest)
+        return self._store.create_gallery(name, model=model, policy=policy_to_json(policy))
+
+    def get(self, name: str) -> Gallery:
+        """The gallery, loaded. One that another process created is found too."""
+        gallery = self._galleries.get(name)
+        return self._open(name) if gallery is None else gallery
+
+    def enroller(self, gallery: Gallery) -> Enroller:
+        """One for each gallery, because it guards against concurrent duplicates."""
+        with self._opening:
+            enroller = self._enrollers.get(gallery.record.id)
+            if enroller is None:
+                enroller = Enroller(gallery, self.pipeline_of(gallery))
+                self._enrollers[gallery.record.id] = enroller
+            return enroller
+
+    def pipeline_of(self, gallery: Gallery) -> FacePipeline:
+        """The pipeline that makes vectors for this gallery.
+
+        Raises:
+            ModelMissing: its model is not installed here.
+        """
+        model = gallery.record.model
+        loaded = self._pipeline.embedder.manifest
+        if model.digest == loaded.sha256:
+            return self._pipeline
+        pipeline = self._pipelines(model.digest)
+        if pipeline is None:
+            raise ModelMissing(
+                gallery=gallery.record.name, model_name=model.name, model_digest=model.digest, loaded=loaded.name
+            )
+        return pipeline
+
+    def update_policy(self, name: str, policy: GalleryPolicy) -> GalleryRecord:
+        record = self._store.update_policy(name, policy_to_json(policy))
+        self.get(name).catch_up()
+        return record
+
+    def delete(self, name: str) -> int:
+        """Erases a gallery with everybody in it and returns the number of identities."""
+        count = self._store.delete_gallery(name)
+        self._close(name)
+        return count
+
+    def follow(self) -> None:
+        """Brings every gallery to the state of the store, whoever changed it."""
+        revisions = self._store.revisions()
+        for name, gallery in list(self._galleries.items()):
+            if revisions.get(name, (0, 0))[0] != gallery.record.id:
+                self._close(name)
+        for name, (_, revision) in revisions.items():
+            self._follow_one(name, revision)
+
+    def _follow_one(self, name: str, revision: int) -> None:
+        try:
+            gallery = self.get(name)
+        except GalleryNotFound:  # deleted since
+            return
+        if gallery.revision < revision:
+            gallery.catch_up()
+
+    def _open(self, name: str) -> Gallery:
+        with self._opening:
+            gallery = self._galleries.get(name)
+            if gallery is None:
+                record = self._store.gallery(name)
+                gallery = Gallery(record, store=self._store, index=self._make_index(record.model.dimension))
+                gallery.catch_up()
+                self._galleries[name] = gallery
+            return gallery
+
+    def _close(self, name: str) -> None:
+        with self._opening:
+            gallery = self._galleries.pop(name, None)
+            if gallery is not None:
+                self._enrollers.pop(gallery.record.id, None)
+
+
+def model_record(manifest: ModelManifest) -> ModelRecord:
+    """What the store keeps of an embedder."""
+    return ModelRecord(
+        digest=manifest.sha256,
+        name=manifest.name,
+        dimension=manifest.dimension,
+        licence=manifest.licence,
+        default_threshold=manifest.default_threshold,
+        threshold_basis=manifest.threshold_basis,
+    )

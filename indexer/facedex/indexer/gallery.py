@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facedex.indexer.errors import IdentityNotFound, InvalidArgument, NoFace, SeveralFacesFound
+from facedex.indexer.identification import (
+    Candidate,
+    Decision,
+    FaceSelection,
+    Identification,
+    Identifications,
+    OperatingPoint,
+    Query,
+    SearchMode,
+    Verification,
+    decide,
+    operating_point,
+)
+from facedex.indexer.policy import GalleryPolicy, policy_from_json
+from facedex.indexer.search.template_index import EVERYBODY, Scope
+from facedex.indexer.store.records import ChangeOp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from facedex.indexer.search.template_index import Hit, TemplateIndex
+    from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
+    from facedex.indexer.store.store import Enrolled, Erased, Store
+    from facedex.indexer.vision.pipeline import Detection, FaceCrop
+
+MAX_LIMIT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Candidates of each probe, all of them still enrolled and not expired."""
+
+    candidates: tuple[tuple[Candidate, ...], ...]
+    revision: int
+
+
+class Gallery:
+    """One gallery: the place where store and index meet.
+
+    The index may lag behind the store and never leads it (invariant 2): a change is committed first, then applied by
+    `catch_up`, in commit order, and only then acknowledged. What the store no longer holds is never returned, even where
+    the index still does (invariant 6).
+    """
+
+    def __init__(self, record: GalleryRecord, *, store: Store, index: TemplateIndex) -> None:
+        self._record = record
+        self._policy = policy_from_json(record.policy)
+        self._store = store
+        self._index = index
+        self._revision = 0
+        self._applying = threading.Lock()
+
+    @property
+    def record(self) -> GalleryRecord:
+        return self._record
+
+    @property
+    def policy(self) -> GalleryPolicy:
+        return self._policy
+
+    @property
+    def revision(self) -> int:
+        """How far the change log has been applied."""
+        return self._revision
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    # The change log
+
+    def catch_up(self) -> None:
+        """Applies every change that the store has and the index has not, whoever made it."""
+        with self._applying:
+            for batch in self._store.changes(self._record.id, after=self._revision):
+                self._apply(batch)
+                self._revision = batch[-1].seq
+
+    def _apply(self, changes: list[Change]) -> None:
+        # An addition still has its vector only if nothing later erased it, so the order within a batch does not matter.
+        added = [(each, each.vector) for each in changes if each.op is ChangeOp.ADD and each.vector is not None]
+        if added:
+            self._index.add(
+                [change.template_id for change, _ in added],
+                [change.identity_id for change, _ in added],
+                np.stack([vector for _, vector in added]),
+            )
+        self._index.erase([each.template_id for each in changes if each.op is ChangeOp.ERASE])
+        if any(each.op is ChangeOp.UPDATE and not each.identity_id for each in changes):
+            self._reload_policy()
+
+    def _reload_policy(self) -> None:
+        self._record = replace(self._record, policy=self._store.gallery(self._record.name).policy)
+        self._policy = policy_from_json(self._record.policy)
+
+    # Changes
+
+    def enrol(
+        self, enrolment: NewEnrolment, *, answer_for: Callable[[Enrolled], RememberedRequest | None]
+    ) -> Enrolled:
+        """Commits templates, then makes them searchable."""
+        enrolled = self._store.enrol(self._record, enrolment, answer_for=answer_for)
+        self.catch_up()
+        return enrolled
+
+    def update_identity(self, external_id: str, values: dict[str, Any]) -> IdentityRecord:
+        """Replaces columns of an identity; its templates stay as they are."""
+        record = self._store.update_identity(self._record, external_id, values)
+        self.catch_up()
+        return record
+
+    def delete_identity(self, external_id: str) -> Erased:
+        erased = self._store.delete_identity(self._record, external_id)
+        self.catch_up()
+        return erased
+
+    def delete_template(self, template_id: int) -> Erased:
+        erased = self._store.delete_template(self._record, template_id)
+        self.catch_up()
+        return erased
+
+    # Searches
+
+    def operating_point(self, *, requested: float | None = None) -> OperatingPoint:
+        """The threshold that decides now."""
+        return operating_point(self._record.model, self._policy.decision, requested=requested)
+
+    def identify(self, probes: NDArray[np.float32], query: Query) -> Identifications:
+        """Searches the `probes` (n, dimension), unit vectors of the gallery's model, among all identities (1:N)."""
+        _check(query)
+        point = self.operating_point(requested=query.threshold)
+        scope = self._scope(query)
+        # Two at least, because a decision may turn on the runner-up.
+        floor = point.lowest_score if query.mode is SearchMode.IDENTIFICATION else -1.0
+        ranked = self._ranked(probes, limit=max(2, query.limit), min_score=floor, scope=scope)
+        nobody = len(self._index) == 0 or (scope.allowed is not None and not scope.allowed - scope.excluded)
+        faces = tuple(_identification(each, point, query, nobody=nobody) for each in ranked.candidates)
+        return Identifications(faces, point, ranked.revision)
+
+    def best_other(self, probe: NDArray[np.float32], *, identity_id: str, min_score: float) -> Candidate | None:
+        """The nearest identity other than this one, if it reaches `min_score`."""
+        scope = Scope(excluded=frozenset(self._store.ids_of(self._record, [identity_id])))
+        (candidates,) = self._ranked(probe[None], limit=1, min_score=min_score, scope=scope).candidates
+        return candidates[0] if candidates else None
+
+    def verify(self, probe: NDArray[np.float32], external_id: str, *, requested: float | None = None) -> Verification:
+        """Compares a probe (dimension,) with the templates of one identity (1:1); the best of them counts."""
+        identity = self._store.identity(self._record, external_id)
+        if identity.is_expired(self._store.now()):
+            raise IdentityNotFound(self._record.name)
+        score = self.best_score(probe, external_id)
+        if score is None:
+            raise InvalidArgument("identity_id", "the identity has no templates; enrol a photograph first")
+        return verification(score, self.operating_point(requested=requested))
+
+    def best_score(self, probe: NDArray[np.float32], external_id: str) -> float | None:
+        """Cosine of a probe (dimension,) to the best template of an identity; None where it has none."""
+        vectors = self._store.vectors(self._record, external_id)
+        return max((cosine(vector, probe) for vector in vectors), default=None)
+
+    def _scope(self, query: Query) -> Scope:
+        allowed = frozenset(self._store.identity_ids(self._record, query.filters)) if query.filters else None
+        excluded = query.excluded_identity_ids
+        return Scope(allowed, frozenset(self._store.ids_of(self._record, excluded)) if excluded else frozenset())
+
+    def _ranked(
+        self, probes: NDArray[np.float32], *, limit: int, min_score: float, scope: Scope = EVERYBODY
+    ) -> _Ranked:
+        while True:
+            revision = self._revision
+            hits = self._index.search(probes, limit=limit, min_score=min_score, scope=scope)
+            known = self._store.identities_of({hit.template_id for each in hits for hit in each})
+            vanished = any(hit.template_id not in known for each in hits for hit in each)
+            expired = self._expired(known)
+            if not vanished and not expired:
+                return _Ranked(tuple(_candidates(each, known) for each in hits), revision)
+            # Search again without them, so that the list is as long as it should be.
+            scope = replace(scope, excluded=scope.excluded | expired)
+            self.catch_up()
+
+    def _expired(self, known: dict[int, IdentityRecord]) -> frozenset[int]:
+        now = self._store.now()
+        return frozenset(identity.id for identity in known.values() if identity.is_expired(now))
+
+
+def _check(query: Query) -> None:
+    if not 1 <= query.limit <= MAX_LIMIT:
+        raise InvalidArgument("limit", f"must lie between 1 and {MAX_LIMIT}")
+    if query.threshold is not None and not -1 <= query.threshold <= 1:
+        raise InvalidArgument("threshold", "a cosine lies between -1 and 1")
+
+
+def _candidates(hits: Sequence[Hit], known: dict[int, IdentityRecord]) -> tuple[Candidate, ...]:
+    return tuple(Candidate(known[hit.template_id], hit.template_id, hit.score) for hit in hits)
+
+
+def _identification(
+    candidates: tuple[Candidate, ...], point: OperatingPoint, query: Query, *, nobody: bool
+) -> Identification:
+    scores = [each.score for each in candidates]
+    # Without a hit at the floor somebody was compared all the same: the answer is "below", not "nobody".
+    decision, reason = decide(scores if scores or nobody else [-1.0], point)
+    shown = point.lowest_shown if query.mode is SearchMode.IDENTIFICATION else -1.0
+    return Identification(decision, reason, tuple(each for each in candidates if each.score >= shown)[: query.limit])
+
+
+def verification(score: float, point: OperatingPoint) -> Verification:
+    """The decision of a 1:1 comparison."""
+    return Verification(Decision.MATCH if score >= point.threshold else Decision.NO_MATCH, score, point)
+
+
+def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Of two unit vectors (dimension,)."""
+    return float(np.clip(np.dot(first.astype(np.float64), second.astype(np.float64)), -1.0, 1.0))
+
+
+def select_faces(detection: Detection, selection: FaceSelection) -> tuple[FaceCrop, ...]:
+    """The faces that are meant.
+
+    Raises:
+        NoFace: there is none, and one is needed.
+        SeveralFacesFound: there are several, and only one is allowed.
+    """
+    if selection is FaceSelection.ALL:
+        return detection.faces
+    if not detection.faces:
+        raise NoFace
+    if selection is FaceSelection.ONLY and len(detection.faces) > 1:
+        raise SeveralFacesFound(tuple(each.face for each in detection.faces))
+    return detection.faces[:1]
+
+

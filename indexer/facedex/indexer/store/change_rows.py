@@ -1,0 +1,78 @@
+"""The numbered change log (invariant 3) and remembered requests. Each function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, and_, delete, insert, select
+
+from facedex.indexer.store.identity_rows import decode_vector
+from facedex.indexer.store.records import Change, ChangeOp, RememberedRequest
+from facedex.indexer.store.schema import change, request, template
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+
+def insert_changes(
+    connection: Connection,
+    op: ChangeOp,
+    template_ids: Sequence[int],
+    *,
+    gallery_id: int,
+    identity_id: int,
+    after: int,
+) -> int:
+    """Numbers changes after `after`, in order, and returns the last number. The caller holds the gallery's lock."""
+    numbered = enumerate(template_ids, start=after + 1)
+    common = {"gallery_id": gallery_id, "identity_id": identity_id, "op": op.value}
+    rows = [{**common, "seq": seq, "template_id": template_id} for seq, template_id in numbered]
+    if rows:
+        connection.execute(insert(change), rows)
+    return after + len(rows)
+
+
+def select_changes(connection: Connection, gallery_id: int, *, after: int, limit: int) -> list[Change]:
+    """Changes above `after` in order, each addition with its vector unless it was erased since."""
+    added = and_(template.c.id == change.c.template_id, change.c.op == ChangeOp.ADD.value)
+    statement = (
+        select(change, template.c.vector)
+        .select_from(change)
+        .join(template, added, isouter=True)
+        .where(change.c.gallery_id == gallery_id, change.c.seq > after)
+        .order_by(change.c.seq)
+        .limit(limit)
+    )
+    return [
+        Change(
+            seq=row.seq,
+            op=ChangeOp(row.op),
+            template_id=row.template_id,
+            identity_id=row.identity_id,
+            vector=None if row.vector is None else decode_vector(row.vector),
+        )
+        for row in connection.execute(statement)
+    ]
+
+
+def select_request(connection: Connection, gallery_id: int, request_id: str) -> RememberedRequest | None:
+    where = (request.c.gallery_id == gallery_id) & (request.c.request_id == request_id)
+    row = connection.execute(select(request).where(where)).first()
+    return None if row is None else RememberedRequest(row.request_id, row.digest, row.answer)
+
+
+def insert_request(connection: Connection, gallery_id: int, remembered: RememberedRequest, *, now: datetime) -> None:
+    connection.execute(
+        insert(request).values(
+            gallery_id=gallery_id,
+            request_id=remembered.request_id,
+            digest=remembered.digest,
+            answer=remembered.answer,
+            created_at=now,
+        )
+    )
+
+
+def delete_requests(connection: Connection, *, before: datetime) -> int:
+    return connection.execute(delete(request).where(request.c.created_at < before)).rowcount

@@ -1,0 +1,80 @@
+"""A database connection with the durability that invariant 1 promises."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, create_engine, event, make_url
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+# How long a writer waits for another process's transaction before it gives up.
+BUSY_TIMEOUT_SECONDS = 30.0
+WRITE_OPTION = "facedex_write"
+
+
+def sqlite_url(path: Path) -> str:
+    """The address of a SQLite file, whatever characters its path holds."""
+    return make_url("sqlite+pysqlite://").set(database=str(path)).render_as_string(hide_password=False)
+
+
+def open_engine(url: str) -> Engine:
+    """Connects lazily to SQLite or PostgreSQL. Parameters stay out of error messages: they hold biometric data."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, pool_size=20, max_overflow=40)
+    event.listen(engine, "connect", _wait_for_the_disk)
+    return engine
+
+
+def _open_sqlite(url: str) -> Engine:
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=20,
+        max_overflow=40,
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+    )
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    # The driver must not open transactions by itself: `_begin` does, with the right lock.
+    connection.isolation_level = None
+    _write_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: Any) -> None:
+    # Only the first process on a new file has to switch, and there SQLite does not wait for another one that does.
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _begin(connection: Connection) -> None:
+    # A writer that starts as a reader fails when another writer was faster; taking the lock first waits instead.
+    writes = connection.get_execution_options().get(WRITE_OPTION, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _wait_for_the_disk(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = on")
+    connection.commit()

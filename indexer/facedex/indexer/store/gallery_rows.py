@@ -1,0 +1,113 @@
+"""Galleries and their models in the store. Each function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from facedex.indexer.errors import GalleryExists, GalleryNotFound
+from facedex.indexer.store.records import GalleryRecord, ModelRecord, as_utc
+from facedex.indexer.store.schema import gallery, identity, model, template
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+def insert_gallery(
+    connection: Connection, name: str, *, model_record: ModelRecord, policy: dict[str, Any], now: datetime
+) -> None:
+    _insert_model_once(connection, model_record)
+    values = {"name": name, "model_digest": model_record.digest, "policy": policy, "revision": 0, "created_at": now}
+    try:
+        connection.execute(insert(gallery).values(values))
+    except IntegrityError:
+        raise GalleryExists(name) from None
+
+
+def _insert_model_once(connection: Connection, record: ModelRecord) -> None:
+    known = connection.execute(select(model.c.digest).where(model.c.digest == record.digest)).first()
+    if known is None:
+        connection.execute(
+            insert(model).values(
+                digest=record.digest,
+                name=record.name,
+                dimension=record.dimension,
+                licence=record.licence,
+                default_threshold=record.default_threshold,
+                threshold_basis=record.threshold_basis,
+            )
+        )
+
+
+def select_gallery(connection: Connection, name: str) -> GalleryRecord:
+    row = connection.execute(_galleries().where(gallery.c.name == name)).first()
+    if row is None:
+        raise GalleryNotFound(name)
+    return _record(row)
+
+
+def select_galleries(connection: Connection, *, after: str, limit: int) -> list[GalleryRecord]:
+    """A page of galleries by name."""
+    rows = connection.execute(_galleries().where(gallery.c.name > after).order_by(gallery.c.name).limit(limit))
+    return [_record(row) for row in rows]
+
+
+def select_revisions(connection: Connection) -> dict[str, tuple[int, int]]:
+    """Name → (id, revision) of each gallery."""
+    rows = connection.execute(select(gallery.c.name, gallery.c.id, gallery.c.revision))
+    return {row.name: (row.id, row.revision) for row in rows}
+
+
+def lock_gallery(connection: Connection, gallery_id: int, *, name: str) -> int:
+    """Takes the row lock that puts changes in commit order (invariant 3), and returns the revision."""
+    statement = update(gallery).where(gallery.c.id == gallery_id).values(revision=gallery.c.revision)
+    revision = connection.execute(statement.returning(gallery.c.revision)).scalar()
+    if revision is None:
+        raise GalleryNotFound(name)
+    return int(revision)
+
+
+def set_revision(connection: Connection, gallery_id: int, revision: int) -> None:
+    connection.execute(update(gallery).where(gallery.c.id == gallery_id).values(revision=revision))
+
+
+def update_policy(connection: Connection, name: str, policy: dict[str, Any]) -> None:
+    if connection.execute(update(gallery).where(gallery.c.name == name).values(policy=policy)).rowcount == 0:
+        raise GalleryNotFound(name)
+
+
+def delete_gallery(connection: Connection, name: str) -> int:
+    """Deletes a gallery with everything in it and returns the number of identities."""
+    record = select_gallery(connection, name)
+    connection.execute(delete(gallery).where(gallery.c.id == record.id))
+    return record.identity_count
+
+
+def _galleries() -> Select[Any]:
+    identities = select(func.count()).where(identity.c.gallery_id == gallery.c.id).scalar_subquery()
+    templates = select(func.count()).where(template.c.gallery_id == gallery.c.id).scalar_subquery()
+    counts = (identities.label("identity_count"), templates.label("template_count"))
+    return select(gallery, model, *counts).join(model)
+
+
+def _record(row: Row[Any]) -> GalleryRecord:
+    columns = row._mapping  # noqa: SLF001  (SQLAlchemy's public name for it)
+    return GalleryRecord(
+        id=columns[gallery.c.id],
+        name=columns[gallery.c.name],
+        model=ModelRecord(
+            digest=columns[model.c.digest],
+            name=columns[model.c.name],
+            dimension=columns[model.c.dimension],
+            licence=columns[model.c.licence],
+            default_threshold=columns[model.c.default_threshold],
+            threshold_basis=columns[model.c.threshold_basis],
+        ),
+        policy=columns[gallery.c.policy],
+        revision=columns[gallery.c.revision],
+        created_at=as_utc(columns[gallery.c.created_at]),
+        identity_count=columns["identity_count"],
+        template_count=columns["template_count"],
+    )

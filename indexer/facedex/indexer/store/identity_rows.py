@@ -1,0 +1,180 @@
+"""Identities and templates in the store. Each function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from facedex.indexer.store.records import (
+    AttributeFilter,
+    IdentityDetails,
+    IdentityRecord,
+    NewTemplate,
+    TemplateRecord,
+    as_utc,
+)
+from facedex.indexer.store.schema import identity, template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+VECTOR_DTYPE = np.dtype("<f2")
+
+
+def select_identity(connection: Connection, gallery_id: int, external_id: str) -> IdentityRecord | None:
+    """One identity with its templates."""
+    where = (identity.c.gallery_id == gallery_id) & (identity.c.external_id == external_id)
+    row = connection.execute(select(identity).where(where)).first()
+    return None if row is None else _with_templates(connection, [row])[0]
+
+
+def select_identities(
+    connection: Connection, gallery_id: int, *, after: str, limit: int, filters: Sequence[AttributeFilter]
+) -> list[IdentityRecord]:
+    """A page of identities by external id, with their templates."""
+    statement = select(identity).where(identity.c.gallery_id == gallery_id, identity.c.external_id > after)
+    statement = statement.where(*_conditions(connection, filters)).order_by(identity.c.external_id).limit(limit)
+    return _with_templates(connection, connection.execute(statement).all())
+
+
+def select_identity_ids(connection: Connection, gallery_id: int, filters: Sequence[AttributeFilter]) -> list[int]:
+    """The numbers of all identities for which every filter holds."""
+    statement = select(identity.c.id).where(identity.c.gallery_id == gallery_id, *_conditions(connection, filters))
+    return list(connection.execute(statement).scalars())
+
+
+def select_ids_of(connection: Connection, gallery_id: int, external_ids: Iterable[str]) -> list[int]:
+    """The numbers of those of these identities that are enrolled."""
+    where = (identity.c.gallery_id == gallery_id) & identity.c.external_id.in_(list(external_ids))
+    return list(connection.execute(select(identity.c.id).where(where)).scalars())
+
+
+def select_by_template(connection: Connection, template_ids: Iterable[int]) -> dict[int, IdentityRecord]:
+    """Template → its identity, without the list of templates. Erased ones are missing."""
+    statement = select(template.c.id.label("template_id"), identity).join(identity)
+    rows = connection.execute(statement.where(template.c.id.in_(list(template_ids))))
+    return {row.template_id: _identity(row) for row in rows}
+
+
+def select_sources(connection: Connection, identity_id: int, model_digest: str) -> dict[str, int]:
+    """Digest of photograph → template, for one identity."""
+    where = (template.c.identity_id == identity_id) & (template.c.model_digest == model_digest)
+    rows = connection.execute(select(template.c.source_digest, template.c.id).where(where))
+    return {row.source_digest: row.id for row in rows}
+
+
+def select_vectors(connection: Connection, identity_id: int, model_digest: str) -> list[NDArray[np.float32]]:
+    """The vectors of one identity, in order of enrolment."""
+    where = (template.c.identity_id == identity_id) & (template.c.model_digest == model_digest)
+    blobs = connection.execute(select(template.c.vector).where(where).order_by(template.c.id)).scalars()
+    return [decode_vector(blob) for blob in blobs]
+
+
+def insert_identity(
+    connection: Connection, gallery_id: int, details: IdentityDetails, *, expires_at: datetime | None, now: datetime
+) -> int:
+    statement = insert(identity).values(
+        gallery_id=gallery_id,
+        external_id=details.external_id,
+        display_name=details.display_name or "",
+        attributes=details.attributes or {},
+        consent_reference=details.consent_reference or "",
+        expires_at=details.expires_at or expires_at,
+        created_at=now,
+    )
+    return int(connection.execute(statement.returning(identity.c.id)).scalar_one())
+
+
+def update_identity(connection: Connection, identity_id: int, values: dict[str, Any]) -> None:
+    connection.execute(update(identity).where(identity.c.id == identity_id).values(values))
+
+
+def insert_templates(
+    connection: Connection,
+    templates: Sequence[NewTemplate],
+    *,
+    gallery_id: int,
+    identity_id: int,
+    model_digest: str,
+    now: datetime,
+) -> list[int]:
+    """Adds templates and returns their numbers in order."""
+    rows = [
+        {
+            "gallery_id": gallery_id,
+            "identity_id": identity_id,
+            "model_digest": model_digest,
+            "vector": encode_vector(new.vector),
+            "quality": new.quality,
+            "source_digest": new.source_digest,
+            "crop": new.crop,
+            "created_at": now,
+        }
+        for new in templates
+    ]
+    statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
+    return list(connection.execute(statement, rows).scalars())
+
+
+def delete_identity(connection: Connection, identity_id: int) -> list[int]:
+    """Deletes an identity with its templates and returns their numbers."""
+    where = template.c.identity_id == identity_id
+    template_ids = list(connection.execute(select(template.c.id).where(where).order_by(template.c.id)).scalars())
+    connection.execute(delete(identity).where(identity.c.id == identity_id))
+    return template_ids
+
+
+def delete_template(connection: Connection, gallery_id: int, template_id: int) -> int | None:
+    """Deletes a template and returns its identity's number, or None where there is no such template."""
+    where = (template.c.gallery_id == gallery_id) & (template.c.id == template_id)
+    return connection.execute(delete(template).where(where).returning(template.c.identity_id)).scalar()
+
+
+def encode_vector(vector: NDArray[np.float32]) -> bytes:
+    """Half precision: it changes no result of a search (docs/decisions/0003)."""
+    return vector.astype(VECTOR_DTYPE).tobytes()
+
+
+def decode_vector(blob: bytes) -> NDArray[np.float32]:
+    """The inverse of `encode_vector`."""
+    return np.frombuffer(blob, VECTOR_DTYPE).astype(np.float32)
+
+
+def _conditions(connection: Connection, filters: Sequence[AttributeFilter]) -> list[Any]:
+    return [_condition(connection, each) for each in filters]
+
+
+def _condition(connection: Connection, each: AttributeFilter) -> Any:
+    values = sorted(each.values)
+    if connection.dialect.name != "sqlite":
+        return identity.c.attributes[each.key].as_string().in_(values)
+    # SQLite's paths cannot quote every key, so the pairs are looked through.
+    pairs = func.json_each(identity.c.attributes).table_valued("key", "value")
+    return select(pairs.c.key).where(pairs.c.key == each.key, pairs.c.value.in_(values)).exists()
+
+
+def _with_templates(connection: Connection, rows: Sequence[Row[Any]]) -> list[IdentityRecord]:
+    templates: dict[int, list[TemplateRecord]] = {row.id: [] for row in rows}
+    columns = (template.c.id, template.c.identity_id, template.c.quality, template.c.created_at)
+    statement = select(*columns).where(template.c.identity_id.in_(templates)).order_by(template.c.id)
+    for found in connection.execute(statement):
+        templates[found.identity_id].append(TemplateRecord(found.id, found.quality, as_utc(found.created_at)))
+    return [_identity(row, tuple(templates[row.id])) for row in rows]
+
+
+def _identity(row: Row[Any], templates: tuple[TemplateRecord, ...] = ()) -> IdentityRecord:
+    return IdentityRecord(
+        id=row.id,
+        external_id=row.external_id,
+        display_name=row.display_name,
+        attributes=row.attributes,
+        consent_reference=row.consent_reference,
+        expires_at=None if row.expires_at is None else as_utc(row.expires_at),
+        created_at=as_utc(row.created_at),
+        templates=templates,
+    )

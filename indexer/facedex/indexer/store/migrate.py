@@ -1,0 +1,30 @@
+"""Brings a database to this version's schema with Alembic."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Any number that no other program uses: two servers that start together upgrade one after the other.
+POSTGRESQL_LOCK = 0x_FACE_DE
+
+
+def upgrade(connection: Connection) -> None:
+    """Applies the migrations that are missing, inside the caller's transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRESQL_LOCK})
+    command.upgrade(_config(connection), "head")
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("facedex.indexer.store.migrations")))
+    config.attributes["connection"] = connection
+    return config

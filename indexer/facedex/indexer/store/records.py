@@ -1,0 +1,147 @@
+"""Rows of the store as values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """An embedder, known by the digest of its file."""
+
+    digest: str
+    name: str
+    dimension: int
+    licence: str
+    default_threshold: float | None
+    threshold_basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRecord:
+    """A gallery as it stands in the store. `policy` is the document of `facedex.indexer.policy`."""
+
+    id: int
+    name: str
+    model: ModelRecord
+    policy: dict[str, Any]
+    revision: int
+    created_at: datetime
+    identity_count: int
+    template_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRecord:
+    """A template without its vector."""
+
+    id: int
+    quality: dict[str, float] | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRecord:
+    """A person. `id` is the store's number, `external_id` the caller's."""
+
+    id: int
+    external_id: str
+    display_name: str
+    attributes: dict[str, str]
+    consent_reference: str
+    expires_at: datetime | None
+    created_at: datetime
+    templates: tuple[TemplateRecord, ...] = ()
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityDetails:
+    """What a caller says of a person at enrolment; None leaves what is known."""
+
+    external_id: str
+    display_name: str | None = None
+    attributes: dict[str, str] | None = None
+    consent_reference: str | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewTemplate:
+    """A template to add."""
+
+    vector: NDArray[np.float32]
+    source_digest: str
+    quality: dict[str, float] | None = None
+    crop: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewEnrolment:
+    """Templates to add for one identity in one transaction."""
+
+    details: IdentityDetails
+    model_digest: str
+    templates: tuple[NewTemplate, ...]
+    default_expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddedTemplate:
+    """A template of an enrolment: new, or there already."""
+
+    template_id: int
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedRequest:
+    """The first answer to a request id. `digest` tells the request from another one with the same id."""
+
+    request_id: str
+    digest: str
+    answer: dict[str, Any] = field(default_factory=dict)
+
+
+class ChangeOp(enum.Enum):
+    """What a change did."""
+
+    ADD = "add"
+    ERASE = "erase"
+    UPDATE = "update"  # of an identity's attributes or expiry
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the change log. `vector` (dimension,) is None unless it adds a template that still exists."""
+
+    seq: int
+    op: ChangeOp
+    template_id: int
+    identity_id: int
+    vector: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeFilter:
+    """Holds where the attribute has one of the values."""
+
+    key: str
+    values: frozenset[str]
+
+    def holds_for(self, attributes: dict[str, str]) -> bool:
+        return attributes.get(self.key) in self.values
+
+
+def as_utc(moment: datetime) -> datetime:
+    """SQLite returns naive times; all of ours are UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,120 @@
+"""The tables. Vectors are little-endian fp16; times are UTC; `change` is the numbered log of invariant 3."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# SQLite makes row numbers itself only for a column that is exactly INTEGER.
+RowNumber = BigInteger().with_variant(Integer, "sqlite")
+# SQLite forgets time zones, so times go in as UTC and come out as UTC; see `records`.
+Moment = DateTime(timezone=True)
+
+# Pages are ordered by name: by code point on both databases, whatever the database's language.
+GalleryName = String(63).with_variant(String(63, collation="C"), "postgresql")
+ExternalId = String(255).with_variant(String(255, collation="C"), "postgresql")
+
+model = Table(
+    "model",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("licence", String(1000), nullable=False),
+    Column("default_threshold", Float(53)),
+    Column("threshold_basis", String(1000), nullable=False),
+)
+
+gallery = Table(
+    "gallery",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    Column("name", GalleryName, nullable=False, unique=True),
+    Column("model_digest", String(64), ForeignKey("model.digest"), nullable=False),
+    Column("policy", JSON, nullable=False),
+    # The counter of invariant 3: whoever changes the gallery locks this row first.
+    Column("revision", BigInteger, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    Column("gallery_id", ForeignKey("gallery.id", ondelete="CASCADE"), nullable=False),
+    Column("external_id", ExternalId, nullable=False),
+    Column("display_name", String(255), nullable=False),
+    Column("attributes", JSON, nullable=False),
+    Column("consent_reference", String(255), nullable=False),
+    Column("expires_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("gallery_id", "external_id"),
+    sqlite_autoincrement=True,
+)
+
+template = Table(
+    "template",
+    metadata,
+    # Never used again, so that a number in a log or a snapshot means one face for ever.
+    Column("id", RowNumber, primary_key=True),
+    Column("gallery_id", ForeignKey("gallery.id", ondelete="CASCADE"), nullable=False),
+    Column("identity_id", ForeignKey("identity.id", ondelete="CASCADE"), nullable=False),
+    Column("model_digest", String(64), ForeignKey("model.digest"), nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("quality", JSON(none_as_null=True)),
+    # SHA-256 of the photograph's bytes, or of the vector's where a vector was enrolled.
+    Column("source_digest", String(64), nullable=False),
+    Column("crop", LargeBinary),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("identity_id", "model_digest", "source_digest"),
+    Index(None, "gallery_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+change = Table(
+    "change",
+    metadata,
+    Column("gallery_id", RowNumber, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("op", String(8), nullable=False),
+    # No foreign keys on purpose: the log outlives what it tells of. 0: the change concerns no template.
+    Column("template_id", BigInteger, nullable=False),
+    Column("identity_id", BigInteger, nullable=False),
+    ForeignKeyConstraint(["gallery_id"], ["gallery.id"], ondelete="CASCADE"),
+)
+
+request = Table(
+    "request",
+    metadata,
+    Column("gallery_id", ForeignKey("gallery.id", ondelete="CASCADE"), primary_key=True),
+    Column("request_id", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("answer", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "created_at"),
+)

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from facedex.indexer.errors import IdentityNotFound, StoreUnavailable, TemplateNotFound
+from facedex.indexer.store import change_rows, gallery_rows, identity_rows
+from facedex.indexer.store.engine import WRITE_OPTION, open_engine
+from facedex.indexer.store.migrate import upgrade
+from facedex.indexer.store.records import (
+    AddedTemplate,
+    AttributeFilter,
+    Change,
+    ChangeOp,
+    GalleryRecord,
+    IdentityDetails,
+    IdentityRecord,
+    ModelRecord,
+    NewEnrolment,
+    RememberedRequest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection, Engine
+
+CHANGES_PER_READ = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What a transaction of enrolment did. `templates` are in the order of the request."""
+
+    templates: tuple[AddedTemplate, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What a transaction of erasure did."""
+
+    template_count: int
+    revision: int
+
+
+class Store:
+    """Galleries, identities, templates and the change log in SQL: the truth (invariant 1).
+
+    When a method that changes something returns, the change is committed and on disk. Changes of a gallery are numbered
+    in commit order (invariant 3). Every method may raise StoreUnavailable.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    @classmethod
+    def open(cls, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Store:
+        """Connects, and brings the tables to this version's schema."""
+        store = cls(open_engine(url), clock=clock)
+        with store._writing() as connection:
+            upgrade(connection)
+        return store
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def now(self) -> datetime:
+        return self._clock()
+
+    # Galleries
+
+    def create_gallery(self, name: str, *, model: ModelRecord, policy: dict[str, Any]) -> GalleryRecord:
+        with self._writing() as connection:
+            gallery_rows.insert_gallery(connection, name, model_record=model, policy=policy, now=self.now())
+            return gallery_rows.select_gallery(connection, name)
+
+    def gallery(self, name: str) -> GalleryRecord:
+        with self._reading() as connection:
+            return gallery_rows.select_gallery(connection, name)
+
+    def galleries(self, *, after: str = "", limit: int = 100) -> list[GalleryRecord]:
+        with self._reading() as connection:
+            return gallery_rows.select_galleries(connection, after=after, limit=limit)
+
+    def revisions(self) -> dict[str, tuple[int, int]]:
+        """Name → (id, revision) of each gallery: what a follower of the log has to know."""
+        with self._reading() as connection:
+            return gallery_rows.select_revisions(connection)
+
+    def update_policy(self, name: str, policy: dict[str, Any]) -> GalleryRecord:
+        """Replaces the policy, as a change of the log, so that every process that follows the log hears of it."""
+        with self._writing() as connection:
+            gallery = gallery_rows.select_gallery(connection, name)
+            revision = gallery_rows.lock_gallery(connection, gallery.id, name=name)
+            gallery_rows.update_policy(connection, name, policy)
+            _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=0, after=revision)
+            return gallery_rows.select_gallery(connection, name)
+
+    def delete_gallery(self, name: str) -> int:
+        with self._writing() as connection:
+            return gallery_rows.delete_gallery(connection, name)
+
+    # Identities
+
+    def identity(self, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
+        with self._reading() as connection:
+            return _known_identity(connection, gallery, external_id)
+
+    def identities(
+        self, gallery: GalleryRecord, *, after: str = "", limit: int = 100, filters: Sequence[AttributeFilter] = ()
+    ) -> list[IdentityRecord]:
+        with self._reading() as connection:
+            return identity_rows.select_identities(connection, gallery.id, after=after, limit=limit, filters=filters)
+
+    def identity_ids(self, gallery: GalleryRecord, filters: Sequence[AttributeFilter]) -> list[int]:
+        with self._reading() as connection:
+            return identity_rows.select_identity_ids(connection, gallery.id, filters)
+
+    def ids_of(self, gallery: GalleryRecord, external_ids: Iterable[str]) -> list[int]:
+        with self._reading() as connection:
+            return identity_rows.select_ids_of(connection, gallery.id, external_ids)
+
+    def identities_of(self, template_ids: Iterable[int]) -> dict[int, IdentityRecord]:
+        """Template → its identity; templates that are erased are missing."""
+        with self._reading() as connection:
+            return identity_rows.select_by_template(connection, template_ids)
+
+    def sources(self, gallery: GalleryRecord, external_id: str) -> dict[str, int]:
+        """Digest of photograph → template, for an identity that may not exist yet."""
+        with self._reading() as connection:
+            known = identity_rows.select_ids_of(connection, gallery.id, [external_id])
+            return identity_rows.select_sources(connection, known[0], gallery.model.digest) if known else {}
+
+    def vectors(self, gallery: GalleryRecord, external_id: str) -> list[NDArray[np.float32]]:
+        """The vectors of an identity, in order of enrolment."""
+        with self._reading() as connection:
+            record = _known_identity(connection, gallery, external_id)
+            return identity_rows.select_vectors(connection, record.id, gallery.model.digest)
+
+    def update_identity(self, gallery: GalleryRecord, external_id: str, values: dict[str, Any]) -> IdentityRecord:
+        """Replaces columns of an identity."""
+        with self._writing() as connection:
+            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            record = _known_identity(connection, gallery, external_id)
+            identity_rows.update_identity(connection, record.id, values)
+            _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=record.id, after=revision)
+            return _known_identity(connection, gallery, external_id)
+
+    # Enrolment and erasure
+
+    def remembered(self, gallery: GalleryRecord, request_id: str) -> RememberedRequest | None:
+        """The first answer to a request id."""
+        with self._reading() as connection:
+            return change_rows.select_request(connection, gallery.id, request_id)
+
+    def forget_requests(self, *, before: datetime) -> int:
+        with self._writing() as connection:
+            return change_rows.delete_requests(connection, before=before)
+
+    def enrol(
+        self,
+        gallery: GalleryRecord,
+        enrolment: NewEnrolment,
+        *,
+        answer_for: Callable[[Enrolled], RememberedRequest | None] = lambda _enrolled: None,
+    ) -> Enrolled:
+        """Adds templates of one identity, new or known, in one transaction with their changes and the remembered answer.
+
+        A photograph that the identity has already is not added again.
+        """
+        with self._writing() as connection:
+            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            identity_id, revision = self._put_identity(connection, gallery, enrolment, revision=revision)
+            enrolled = self._add_templates(connection, gallery, enrolment, identity_id=identity_id, revision=revision)
+            remembered = answer_for(enrolled)
+            if remembered is not None:
+                change_rows.insert_request(connection, gallery.id, remembered, now=self.now())
+            return enrolled
+
+    def _put_identity(
+        self, connection: Connection, gallery: GalleryRecord, enrolment: NewEnrolment, *, revision: int
+    ) -> tuple[int, int]:
+        details = enrolment.details
+        known = identity_rows.select_ids_of(connection, gallery.id, [details.external_id])
+        if not known:
+            identity_id = identity_rows.insert_identity(
+                connection, gallery.id, details, expires_at=enrolment.default_expires_at, now=self.now()
+            )
+            return identity_id, revision
+        values = _changed_values(details)
+        if values:
+            identity_rows.update_identity(connection, known[0], values)
+            revision = _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=known[0], after=revision)
+        return known[0], revision
+
+    def _add_templates(
+        self,
+        connection: Connection,
+        gallery: GalleryRecord,
+        enrolment: NewEnrolment,
+        *,
+        identity_id: int,
+        revision: int,
+    ) -> Enrolled:
+        known = identity_rows.select_sources(connection, identity_id, enrolment.model_digest)
+        fresh = {new.source_digest: new for new in enrolment.templates if new.source_digest not in known}
+        added = dict(zip(fresh, self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id), strict=True))
+        revision = _log(
+            connection, ChangeOp.ADD, list(added.values()), gallery=gallery, identity_id=identity_id, after=revision
+        )
+        templates = tuple(_added(new.source_digest, known, added) for new in enrolment.templates)
+        return Enrolled(templates, revision)
+
+    def _insert(
+        self,
+        connection: Connection,
+        gallery: GalleryRecord,
+        enrolment: NewEnrolment,
+        fresh: Sequence[Any],
+        identity_id: int,
+    ) -> list[int]:
+        if not fresh:
+            return []
+        return identity_rows.insert_templates(
+            connection,
+            fresh,
+            gallery_id=gallery.id,
+            identity_id=identity_id,
+            model_digest=enrolment.model_digest,
+            now=self.now(),
+        )
+
+    def delete_identity(self, gallery: GalleryRecord, external_id: str) -> Erased:
+        """Deletes an identity with its templates."""
+        with self._writing() as connection:
+            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            record = _known_identity(connection, gallery, external_id)
+            template_ids = identity_rows.delete_identity(connection, record.id)
+            # An identity without templates leaves a trace too, so that the revision says that something changed.
+            logged = template_ids or [0]
+            revision = _log(connection, ChangeOp.ERASE, logged, gallery=gallery, identity_id=record.id, after=revision)
+            return Erased(len(template_ids), revision)
+
+    def delete_template(self, gallery: GalleryRecord, template_id: int) -> Erased:
+        with self._writing() as connection:
+            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            identity_id = identity_rows.delete_template(connection, gallery.id, template_id)
+            if identity_id is None:
+                raise TemplateNotFound(gallery.name, template_id)
+            revision = _log(
+                connection, ChangeOp.ERASE, [template_id], gallery=gallery, identity_id=identity_id, after=revision
+            )
+            return Erased(1, revision)
+
+    # The change log
+
+    def changes(self, gallery_id: int, *, after: int) -> Iterator[list[Change]]:
+        """Changes above `after` in order, in batches."""
+        while batch := self._changes(gallery_id, after=after):
+            yield batch
+            after = batch[-1].seq
+
+    def _changes(self, gallery_id: int, *, after: int) -> list[Change]:
+        with self._reading() as connection:
+            return change_rows.select_changes(connection, gallery_id, after=after, limit=CHANGES_PER_READ)
+
+    # Transactions
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _named_errors(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with _named_errors(), self._engine.connect().execution_options(**{WRITE_OPTION: True}) as connection:
+            with connection.begin():
+                yield connection
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        # Only the driver's own words: a statement's parameters never leave this place.
+        raise StoreUnavailable(str(error.orig).splitlines()[0] if error.orig else type(error).__name__) from None
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(type(error).__name__) from None
+
+
+def _known_identity(connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
+    record = identity_rows.select_identity(connection, gallery.id, external_id)
+    if record is None:
+        raise IdentityNotFound(gallery.name)
+    return record
+
+
+def _added(source_digest: str, known: dict[str, int], added: dict[str, int]) -> AddedTemplate:
+    if source_digest in known:
+        return AddedTemplate(known[source_digest], is_new=False)
+    known[source_digest] = added[source_digest]  # the same photograph a second time in one request is not new
+    return AddedTemplate(added[source_digest], is_new=True)
+
+
+def _changed_values(details: IdentityDetails) -> dict[str, Any]:
+    values = {
+        "display_name": details.display_name,
+        "attributes": details.attributes,
+        "consent_reference": details.consent_reference,
+        "expires_at": details.expires_at,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _log(
+    connection: Connection,
+    op: ChangeOp,
+    template_ids: Sequence[int],
+    *,
+    gallery: GalleryRecord,
+    identity_id: int,
+    after: int,
+) -> int:
+    revision = change_rows.insert_changes(
+        connection, op, template_ids, gallery_id=gallery.id, identity_id=identity_id, after=after
+    )
+    if revision != after:
+        gallery_rows.set_revision(connection, gallery.id, revision)
+    return revision

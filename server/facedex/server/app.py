@@ -1,0 +1,151 @@
+"""The composition root: everything that runs in a server is made here, from one `Settings`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from concurrent import futures
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from facedex.indexer.galleries import Galleries
+from facedex.indexer.search.exact import ExactIndex
+from facedex.indexer.store.store import Store
+from facedex.indexer.vision.models import ModelFolder
+from facedex.indexer.vision.pipelines import Pipelines
+from facedex.server.admission import Admission
+from facedex.server.enrolment_service import EnrolmentService
+from facedex.server.follower import Follower
+from facedex.server.gallery_service import GalleryService
+from facedex.server.identification_service import IdentificationService
+from facedex.server.interceptor import CallInterceptor
+from facedex.server.operations_service import OperationsService
+from facedex.v1 import (
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    gallery_pb2,
+    gallery_pb2_grpc,
+    identification_pb2,
+    identification_pb2_grpc,
+    operations_pb2,
+    operations_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from facedex.server.settings import Settings
+
+logger = structlog.get_logger("facedex.server")
+
+SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (gallery_pb2, "GalleryService"),
+        (enrolment_pb2, "EnrolmentService"),
+        (identification_pb2, "IdentificationService"),
+        (operations_pb2, "OperationsService"),
+    )
+)
+# Threads beyond the admitted calls, so that a call that is turned away, or a health check, never waits for one.
+SPARE_THREADS = 16
+
+
+class AddressInUse(Exception):  # noqa: N818  (a fact about the machine)
+    """The address cannot be listened on."""
+
+
+class App:
+    """A server that listens, from construction until `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        self._settings = settings
+        self._store = Store.open(settings.database_url)
+        self._galleries = build_galleries(settings, self._store)
+        self._health = health.HealthServicer()
+        self._server = build_server(settings, self._galleries, self._health)
+        self.address = _bind(self._server, settings.listen)
+        self._follower = Follower(self._galleries, interval_seconds=settings.follow_interval_seconds)
+
+    def start(self) -> None:
+        """Loads every gallery, then serves."""
+        self._galleries.follow()
+        self._server.start()
+        self._follower.start()
+        self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self) -> None:
+        """Takes no new calls, lets those in flight end, and closes."""
+        self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._server.stop(self._settings.drain_seconds).wait()
+        self._follower.stop()
+        self._store.close()
+
+    def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in ("", *SERVICES):
+            self._health.set(service, status)
+
+
+def build_galleries(settings: Settings, store: Store) -> Galleries:
+    pipelines = Pipelines(
+        ModelFolder(settings.data / "models"),
+        detector=settings.detector,
+        limits=settings.image_limits,
+        workers=settings.workers,
+    )
+    return Galleries(
+        store,
+        pipeline=pipelines.of_name(settings.embedder),
+        pipelines=pipelines.of_digest,
+        make_index=ExactIndex,
+    )
+
+
+def build_server(settings: Settings, galleries: Galleries, health_servicer: health.HealthServicer) -> grpc.Server:
+    requests = Admission(settings.max_concurrent_requests)
+    streams = Admission(settings.max_concurrent_streams)
+    threads = requests.limit + streams.limit + SPARE_THREADS
+    server = grpc.server(
+        futures.ThreadPoolExecutor(threads, thread_name_prefix="call"),
+        interceptors=[CallInterceptor(requests=requests, streams=streams)],
+        options=[
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
+        ],
+    )
+    gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(galleries), server)
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(galleries), server)
+    identification_pb2_grpc.add_IdentificationServiceServicer_to_server(IdentificationService(galleries), server)
+    operations_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsService(galleries, settings), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server
+
+
+def _bind(server: grpc.Server, listen: str) -> str:
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise AddressInUse(f"cannot listen on {listen}: another program does, or the address is not of this machine")
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT. `announce` is called with the address once calls are answered."""
+    app = App(settings)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    app.start()
+    announce(app.address)
+    stopping.wait()
+    logger.info("draining", seconds=settings.drain_seconds)
+    app.stop()

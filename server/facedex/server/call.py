@@ -1,0 +1,30 @@
+"""One call as the services see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from facedex.indexer.errors import DeadlinePassed, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import grpc
+
+MAX_REQUEST_ID_CHARACTERS = 64
+
+
+def checkpoint_of(context: grpc.ServicerContext) -> Callable[[], None]:
+    """Raises DeadlinePassed once nobody waits for the answer any more; called before each costly step."""
+
+    def checkpoint() -> None:
+        remaining = context.time_remaining()
+        if not context.is_active() or (remaining is not None and remaining <= 0):
+            raise DeadlinePassed
+
+    return checkpoint
+
+
+def check_request_id(request_id: str) -> None:
+    if len(request_id) > MAX_REQUEST_ID_CHARACTERS:
+        raise InvalidArgument("request_id", f"may have {MAX_REQUEST_ID_CHARACTERS} characters at most")

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from facedex.indexer.enrolment import Enrol, EnrolItem, EnrolOutcome, EnrolReason, VectorItem
+from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.store.records import IdentityDetails
+from facedex.server.call import checkpoint_of
+from facedex.server.gallery_service import GUARD_ACTION, SEVERAL_FACES, known_value
+from facedex.server.interceptor import log_unexpected
+from facedex.server.paging import name_before, page_size, token_after
+from facedex.server.status import failure_of, is_expected
+from facedex.server.translate import (
+    checked_identity_id,
+    checked_text,
+    domain_filters,
+    domain_time,
+    domain_vector,
+    wire_face,
+    wire_quality,
+    wire_time,
+)
+from facedex.indexer.vision.face import Quality
+from facedex.v1 import enrolment_pb2, enrolment_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    import grpc
+
+    from facedex.indexer.enrolment import Enrolment, EnrolResult, Finding
+    from facedex.indexer.galleries import Galleries
+    from facedex.indexer.store.records import IdentityRecord, TemplateRecord
+
+OUTCOMES = {
+    EnrolOutcome.ENROLLED: enrolment_pb2.ENROL_OUTCOME_ENROLLED,
+    EnrolOutcome.ALREADY_ENROLLED: enrolment_pb2.ENROL_OUTCOME_ALREADY_ENROLLED,
+    EnrolOutcome.REFUSED: enrolment_pb2.ENROL_OUTCOME_REFUSED,
+}
+REASONS = {reason: enrolment_pb2.EnrolReason.Value(f"ENROL_REASON_{reason.name}") for reason in EnrolReason}
+# Field on the wire → column in the store.
+UPDATABLE = {
+    "display_name": "display_name",
+    "attributes": "attributes",
+    "consent_reference": "consent_reference",
+    "expire_time": "expires_at",
+}
+MAX_ATTRIBUTES = 64
+
+
+class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
+    """Translates calls about identities and their templates."""
+
+    def __init__(self, galleries: Galleries) -> None:
+        self._galleries = galleries
+
+    def Enrol(  # noqa: N802
+        self, request: enrolment_pb2.EnrolRequest, context: grpc.ServicerContext
+    ) -> enrolment_pb2.EnrolResponse:
+        return self._enrol(request, checkpoint_of(context))
+
+    def EnrolStream(  # noqa: N802
+        self, request_iterator: Iterator[enrolment_pb2.EnrolStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[enrolment_pb2.EnrolStreamResponse]:
+        for request in request_iterator:
+            yield self._streamed(request.enrol, checkpoint_of(context))
+
+    def GetIdentity(  # noqa: N802
+        self, request: enrolment_pb2.GetIdentityRequest, context: grpc.ServicerContext
+    ) -> enrolment_pb2.GetIdentityResponse:
+        gallery = self._galleries.get(request.gallery)
+        record = self._galleries.store.identity(gallery.record, checked_identity_id(request.identity_id))
+        return enrolment_pb2.GetIdentityResponse(identity=wire_identity(record))
+
+    def ListIdentities(  # noqa: N802
+        self, request: enrolment_pb2.ListIdentitiesRequest, context: grpc.ServicerContext
+    ) -> enrolment_pb2.ListIdentitiesResponse:
+        gallery = self._galleries.get(request.gallery)
+        size = page_size(request.page_size)
+        filters = domain_filters(request.filters)
+        after = name_before(request.page_token)
+        records = self._galleries.store.identities(gallery.record, after=after, limit=size + 1, filters=filters)
+        return enrolment_pb2.ListIdentitiesResponse(
+            identities=[wire_identity(each) for each in records[:size]],
+            next_page_token=token_after(records[size - 1].external_id) if len(records) > size else "",
+        )
+
+    def UpdateIdentity(  # noqa: N802
+        self, request: enrolment_pb2.UpdateIdentityRequest, context: grpc.ServicerContext
+    ) -> enrolment_pb2.UpdateIdentityResponse:
+        gallery = self._galleries.get(request.gallery)
+        values = _new_values(request.identity, request.update_mask.paths)
+        record = gallery.update_identity(checked_identity_id(request.identity.id), values)
+        return enrolment_pb2.UpdateIdentityResponse(identity=wire_identity(record))
+
+    def DeleteIdentity(  # noqa: N802
+        self, request: enrolment_pb2.DeleteIdentityRequest, context: grpc.ServicerContext
+    ) -> enrolment_pb2.DeleteIdentityResponse:
+        erased = self._galleries.get(request.gallery).delete_identity(checked_identity_id(request.identity_id))
+        return enrolment_pb2.DeleteIdentityResponse(
+            deleted_template_count=erased.template_count, revision=erased.revision
+        )
+
+    def DeleteTemplate(  # noqa: N802
+        self, request: enrolment_pb2.DeleteTemplateRequest, context: grpc.ServicerContext
+    ) -> enrolment_pb2.DeleteTemplateResponse:
+        erased = self._galleries.get(request.gallery).delete_template(request.template_id)
+        return enrolment_pb2.DeleteTemplateResponse(revision=erased.revision)
+
+    def _enrol(
+        self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]
+    ) -> enrolment_pb2.EnrolResponse:
+        gallery = self._galleries.get(request.gallery)
+        enrolment = self._galleries.enroller(gallery).enrol(_domain_enrol(request), checkpoint=checkpoint)
+        return _wire_enrolment(enrolment, request.request_id)
+
+    def _streamed(
+        self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]
+    ) -> enrolment_pb2.EnrolStreamResponse:
+        try:
+            return enrolment_pb2.EnrolStreamResponse(enrolled=self._enrol(request, checkpoint))
+        except Exception as error:  # noqa: BLE001  (one bad request does not end the stream)
+            return enrolment_pb2.EnrolStreamResponse(error=request_error(error, request.request_id))
+
+
+def request_error(error: Exception, request_id: str) -> enrolment_pb2.RequestError:
+    """An error as the answer to one request of a stream."""
+    failure = failure_of(error)
+    if not is_expected(failure):
+        log_unexpected("stream", error)
+    return enrolment_pb2.RequestError(
+        request_id=request_id, code=failure.number, reason=failure.reason, message=failure.message
+    )
+
+
+def _domain_enrol(request: enrolment_pb2.EnrolRequest) -> Enrol:
+    return Enrol(
+        details=_domain_details(request.identity),
+        items=tuple(_domain_item(each, number) for number, each in enumerate(request.items)),
+        request_id=request.request_id,
+        several_faces=known_value(SEVERAL_FACES, request.several_faces, "several_faces"),
+        duplicate_action=known_value(GUARD_ACTION, request.duplicate_action, "duplicate_action"),
+        mislabel_action=known_value(GUARD_ACTION, request.mislabel_action, "mislabel_action"),
+    )
+
+
+def _domain_details(identity: enrolment_pb2.Identity) -> IdentityDetails:
+    return IdentityDetails(
+        external_id=checked_identity_id(identity.id),
+        display_name=checked_text(identity.display_name, "display_name") or None,
+        attributes=_checked_attributes(dict(identity.attributes)) or None,
+        consent_reference=checked_text(identity.consent_reference, "consent_reference") or None,
+        expires_at=_expiry(identity),
+    )
+
+
+def _expiry(identity: enrolment_pb2.Identity) -> datetime | None:
+    return domain_time(identity.expire_time) if identity.HasField("expire_time") else None
+
+
+def _checked_attributes(attributes: dict[str, str]) -> dict[str, str]:
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InvalidArgument("attributes", f"may be {MAX_ATTRIBUTES} at most")
+    for key, value in attributes.items():
+        if not key:
+            raise InvalidArgument("attributes", "an attribute needs a key")
+        checked_text(key, "attributes", max_characters=63)
+        checked_text(value, "attributes")
+    return attributes
+
+
+def _domain_item(item: enrolment_pb2.EnrolItem, number: int) -> EnrolItem:
+    source = item.WhichOneof("source")
+    if source is None:
+        raise InvalidArgument(f"items[{number}]", "needs an image or a vector")
+    if source == "image":
+        return item.image
+    return VectorItem(domain_vector(item.vector), item.vector.model_digest)
+
+
+def _new_values(identity: enrolment_pb2.Identity, paths: Sequence[str]) -> dict[str, Any]:
+    unknown = [path for path in paths if path not in UPDATABLE]
+    if unknown or not paths:
+        raise InvalidArgument("update_mask", f"names what to replace: one or more of {', '.join(UPDATABLE)}")
+    values: dict[str, Any] = {
+        "display_name": checked_text(identity.display_name, "display_name"),
+        "attributes": _checked_attributes(dict(identity.attributes)),
+        "consent_reference": checked_text(identity.consent_reference, "consent_reference"),
+        "expires_at": _expiry(identity),
+    }
+    return {UPDATABLE[path]: values[UPDATABLE[path]] for path in paths}
+
+
+def _wire_enrolment(enrolment: Enrolment, request_id: str) -> enrolment_pb2.EnrolResponse:
+    return enrolment_pb2.EnrolResponse(
+        identity_id=enrolment.identity_id,
+        results=[_wire_result(each) for each in enrolment.results],
+        revision=enrolment.revision,
+        request_id=request_id,
+    )
+
+
+def _wire_result(result: EnrolResult) -> enrolment_pb2.EnrolResult:
+    return enrolment_pb2.EnrolResult(
+        outcome=OUTCOMES[result.outcome],
+        template_id=result.template_id,
+        refusals=[_wire_finding(each) for each in result.refusals],
+        warnings=[_wire_finding(each) for each in result.warnings],
+        faces=[wire_face(each) for each in result.faces],
+    )
+
+
+def _wire_finding(finding: Finding) -> enrolment_pb2.EnrolFinding:
+    return enrolment_pb2.EnrolFinding(
+        reason=REASONS[finding.reason],
+        message=finding.message,
+        other_identity_id=finding.other_identity_id,
+        score=finding.score,
+    )
+
+
+def wire_identity(record: IdentityRecord) -> enrolment_pb2.Identity:
+    return enrolment_pb2.Identity(
+        id=record.external_id,
+        display_name=record.display_name,
+        attributes=record.attributes,
+        consent_reference=record.consent_reference,
+        expire_time=None if record.expires_at is None else wire_time(record.expires_at),
+        templates=[_wire_template(each) for each in record.templates],
+        create_time=wire_time(record.created_at),
+    )
+
+
+def _wire_template(record: TemplateRecord) -> enrolment_pb2.Template:
+    quality = None if record.quality is None else wire_quality(Quality(**record.quality))
+    return enrolment_pb2.Template(id=record.id, quality=quality, create_time=wire_time(record.created_at))

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.gallery import cosine, select_faces, verification
+from facedex.indexer.galleries import model_record
+from facedex.indexer.identification import (
+    Decision,
+    DecisionReason,
+    FaceSelection,
+    OperatingPoint,
+    Query,
+    SearchMode,
+    operating_point,
+)
+from facedex.indexer.policy import DecisionPolicy
+from facedex.indexer.vectors import checked_vector
+from facedex.server.call import check_request_id, checkpoint_of
+from facedex.server.enrolment_service import request_error
+from facedex.server.gallery_service import known_value
+from facedex.server.translate import checked_identity_id, domain_filters, domain_vector, wire_face, wire_vector
+from facedex.v1 import identification_pb2, identification_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import grpc
+    from numpy.typing import NDArray
+
+    from facedex.indexer.galleries import Galleries
+    from facedex.indexer.gallery import Gallery
+    from facedex.indexer.identification import Candidate, Identification, Identifications, Verification
+    from facedex.indexer.vision.pipeline import Detection, FaceCrop, FacePipeline
+
+DECISIONS = {each: identification_pb2.Decision.Value(f"DECISION_{each.name}") for each in Decision}
+REASONS = {each: identification_pb2.DecisionReason.Value(f"DECISION_REASON_{each.name}") for each in DecisionReason}
+MODES = {
+    identification_pb2.SEARCH_MODE_UNSPECIFIED: SearchMode.IDENTIFICATION,
+    identification_pb2.SEARCH_MODE_IDENTIFICATION: SearchMode.IDENTIFICATION,
+    identification_pb2.SEARCH_MODE_INVESTIGATION: SearchMode.INVESTIGATION,
+}
+FACES = {
+    identification_pb2.FACE_SELECTION_UNSPECIFIED: FaceSelection.ALL,
+    identification_pb2.FACE_SELECTION_ALL: FaceSelection.ALL,
+    identification_pb2.FACE_SELECTION_LARGEST: FaceSelection.LARGEST,
+}
+VERIFY_FACES = {
+    identification_pb2.FACE_SELECTION_UNSPECIFIED: FaceSelection.ONLY,
+    identification_pb2.FACE_SELECTION_LARGEST: FaceSelection.LARGEST,
+}
+DEFAULT_LIMIT = 5
+MAX_EXCLUDED = 1_000
+
+
+class IdentificationService(identification_pb2_grpc.IdentificationServiceServicer):
+    """Translates calls that ask who somebody is."""
+
+    def __init__(self, galleries: Galleries) -> None:
+        self._galleries = galleries
+
+    def Identify(  # noqa: N802
+        self, request: identification_pb2.IdentifyRequest, context: grpc.ServicerContext
+    ) -> identification_pb2.IdentifyResponse:
+        return self._identify(request, checkpoint_of(context))
+
+    def IdentifyStream(  # noqa: N802
+        self, request_iterator: Iterator[identification_pb2.IdentifyStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[identification_pb2.IdentifyStreamResponse]:
+        for request in request_iterator:
+            yield self._streamed(request.identify, checkpoint_of(context))
+
+    def Verify(  # noqa: N802
+        self, request: identification_pb2.VerifyRequest, context: grpc.ServicerContext
+    ) -> identification_pb2.VerifyResponse:
+        check_request_id(request.request_id)
+        reference = request.WhichOneof("reference")
+        if reference is None:
+            raise InvalidArgument("reference", "needs an identity_id or a reference_image")
+        if reference == "identity_id":
+            return self._verify_identity(request, checkpoint_of(context))
+        return self._verify_photographs(request, checkpoint_of(context))
+
+    def Detect(  # noqa: N802
+        self, request: identification_pb2.DetectRequest, context: grpc.ServicerContext
+    ) -> identification_pb2.DetectResponse:
+        check_request_id(request.request_id)
+        checkpoint = checkpoint_of(context)
+        pipeline = self._galleries.pipeline
+        detection = pipeline.detect(request.image, checkpoint=checkpoint)
+        response = identification_pb2.DetectResponse(
+            faces=[identification_pb2.DetectedFace(face=wire_face(each.face)) for each in detection.faces],
+            image_width=detection.width,
+            image_height=detection.height,
+            detector_digest=pipeline.detector.manifest.sha256,
+            request_id=request.request_id,
+        )
+        if request.return_vectors:
+            vectors = _embedded(pipeline, detection.faces, checkpoint)
+            for face, vector in zip(response.faces, vectors, strict=True):
+                face.vector.CopyFrom(wire_vector(vector, pipeline.embedder.manifest.sha256))
+        return response
+
+    # Identify
+
+    def _streamed(
+        self, request: identification_pb2.IdentifyRequest, checkpoint: Callable[[], None]
+    ) -> identification_pb2.IdentifyStreamResponse:
+        try:
+            return identification_pb2.IdentifyStreamResponse(identified=self._identify(request, checkpoint))
+        except Exception as error:  # noqa: BLE001  (one bad frame does not end the stream)
+            return identification_pb2.IdentifyStreamResponse(error=request_error(error, request.request_id))
+
+    def _identify(
+        self, request: identification_pb2.IdentifyRequest, checkpoint: Callable[[], None]
+    ) -> identification_pb2.IdentifyResponse:
+        check_request_id(request.request_id)
+        query = _query(request)
+        gallery = self._galleries.get(request.gallery)
+        probe = request.WhichOneof("probe")
+        if probe is None:
+            raise InvalidArgument("probe", "needs an image or a vector")
+        if probe == "vector":
+            return self._identify_vector(request, gallery, query)
+        return self._identify_photograph(request, gallery, query, checkpoint)
+
+    def _identify_vector(
+        self, request: identification_pb2.IdentifyRequest, gallery: Gallery, query: Query
+    ) -> identification_pb2.IdentifyResponse:
+        model = gallery.record.model
+        vector = checked_vector(
+            domain_vector(request.vector), model_digest=request.vector.model_digest, model=model
+        )
+        probes = vector[None]
+        response = _response(request, gallery, gallery.identify(probes, query))
+        _add_vectors(response, probes, request)
+        return response
+
+    def _identify_photograph(
+        self,
+        request: identification_pb2.IdentifyRequest,
+        gallery: Gallery,
+        query: Query,
+        checkpoint: Callable[[], None],
+    ) -> identification_pb2.IdentifyResponse:
+        pipeline = self._galleries.pipeline_of(gallery)
+        detection = pipeline.detect(request.image, checkpoint=checkpoint)
+        faces = _chosen(detection, known_value(FACES, request.faces, "faces"))
+        probes = _embedded(pipeline, faces, checkpoint)
+        checkpoint()
+        response = _response(request, gallery, gallery.identify(probes, query))
+        response.image_width, response.image_height = detection.width, detection.height
+        for answer, face in zip(response.faces, faces, strict=True):
+            answer.face.CopyFrom(wire_face(face.face))
+        _add_vectors(response, probes, request)
+        return response
+
+    # Verify
+
+    def _verify_identity(
+        self, request: identification_pb2.VerifyRequest, checkpoint: Callable[[], None]
+    ) -> identification_pb2.VerifyResponse:
+        gallery = self._galleries.get(request.gallery)
+        identity_id = checked_identity_id(request.identity_id)
+        pipeline = self._galleries.pipeline_of(gallery)
+        face, vector = _only_face(pipeline, request.image, request, checkpoint)
+        verified = gallery.verify(vector, identity_id, requested=_threshold(request))
+        return _verify_response(request, verified, face, gallery.record.model.digest)
+
+    def _verify_photographs(
+        self, request: identification_pb2.VerifyRequest, checkpoint: Callable[[], None]
+    ) -> identification_pb2.VerifyResponse:
+        pipeline, point = self._verifier(request)
+        face, vector = _only_face(pipeline, request.image, request, checkpoint)
+        reference_face, reference = _only_face(pipeline, request.reference_image, request, checkpoint)
+        verified = verification(cosine(vector, reference), point)
+        response = _verify_response(request, verified, face, pipeline.embedder.manifest.sha256)
+        response.reference_face.CopyFrom(wire_face(reference_face.face))
+        return response
+
+    def _verifier(self, request: identification_pb2.VerifyRequest) -> tuple[FacePipeline, OperatingPoint]:
+        requested = _threshold(request)
+        if request.gallery:
+            gallery = self._galleries.get(request.gallery)
+            return self._galleries.pipeline_of(gallery), gallery.operating_point(requested=requested)
+        pipeline = self._galleries.pipeline
+        model = model_record(pipeline.embedder.manifest)
+        return pipeline, operating_point(model, DecisionPolicy(), requested=requested)
+
+
+def _chosen(detection: Detection, selection: FaceSelection) -> tuple[FaceCrop, ...]:
+    # Nobody on the photograph is an answer to "who is on it?", not an error.
+    return select_faces(detection, selection) if detection.faces else ()
+
+
+def _embedded(
+    pipeline: FacePipeline, faces: tuple[FaceCrop, ...], checkpoint: Callable[[], None]
+) -> NDArray[np.float32]:
+    if not faces:
+        return np.zeros((0, pipeline.embedder.manifest.dimension), np.float32)
+    return pipeline.embed([each.crop for each in faces], checkpoint=checkpoint)
+
+
+def _only_face(
+    pipeline: FacePipeline,
+    photograph: bytes,
+    request: identification_pb2.VerifyRequest,
+    checkpoint: Callable[[], None],
+) -> tuple[FaceCrop, NDArray[np.float32]]:
+    detection = pipeline.detect(photograph, checkpoint=checkpoint)
+    faces = select_faces(detection, known_value(VERIFY_FACES, request.faces, "faces"))
+    return faces[0], _embedded(pipeline, faces, checkpoint)[0]
+
+
+def _threshold(request: identification_pb2.VerifyRequest | identification_pb2.IdentifyRequest) -> float | None:
+    if not request.HasField("threshold"):
+        return None
+    if not -1 <= request.threshold <= 1:
+        raise InvalidArgument("threshold", "a cosine lies between -1 and 1")
+    return request.threshold
+
+
+def _query(request: identification_pb2.IdentifyRequest) -> Query:
+    if len(request.excluded_identity_ids) > MAX_EXCLUDED:
+        raise InvalidArgument("excluded_identity_ids", f"may be {MAX_EXCLUDED} at most")
+    return Query(
+        limit=request.limit or DEFAULT_LIMIT,
+        threshold=_threshold(request),
+        filters=domain_filters(request.filters),
+        excluded_identity_ids=frozenset(request.excluded_identity_ids),
+        mode=known_value(MODES, request.mode, "mode"),
+    )
+
+
+def _response(
+    request: identification_pb2.IdentifyRequest, gallery: Gallery, found: Identifications
+) -> identification_pb2.IdentifyResponse:
+    return identification_pb2.IdentifyResponse(
+        faces=[_wire_identification(each) for each in found.faces],
+        operating_point=_wire_point(found.operating_point),
+        model_digest=gallery.record.model.digest,
+        revision=found.revision,
+        request_id=request.request_id,
+    )
+
+
+def _add_vectors(
+    response: identification_pb2.IdentifyResponse,
+    probes: NDArray[np.float32],
+    request: identification_pb2.IdentifyRequest,
+) -> None:
+    if request.return_vectors:
+        for face, probe in zip(response.faces, probes, strict=True):
+            face.vector.CopyFrom(wire_vector(probe, response.model_digest))
+
+
+def _wire_identification(found: Identification) -> identification_pb2.IdentifiedFace:
+    return identification_pb2.IdentifiedFace(
+        decision=DECISIONS[found.decision],
+        reason=REASONS[found.reason],
+        candidates=[_wire_candidate(each) for each in found.candidates],
+    )
+
+
+def _wire_candidate(candidate: Candidate) -> identification_pb2.Candidate:
+    return identification_pb2.Candidate(
+        identity_id=candidate.identity.external_id,
+        display_name=candidate.identity.display_name,
+        score=candidate.score,
+        template_id=candidate.template_id,
+        attributes=candidate.identity.attributes,
+    )
+
+
+def _wire_point(point: OperatingPoint) -> identification_pb2.OperatingPoint:
+    return identification_pb2.OperatingPoint(threshold=point.threshold, basis=point.basis)
+
+
+def _verify_response(
+    request: identification_pb2.VerifyRequest, verified: Verification, face: FaceCrop, model_digest: str
+) -> identification_pb2.VerifyResponse:
+    return identification_pb2.VerifyResponse(
+        decision=DECISIONS[verified.decision],
+        score=verified.score,
+        operating_point=_wire_point(verified.operating_point),
+        face=wire_face(face.face),
+        model_digest=model_digest,
+        request_id=request.request_id,
+    )

