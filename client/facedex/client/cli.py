@@ -1,0 +1,108 @@
+"""The command `facedex`: enrolling and identifying people from a terminal."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from facedex.client.cli_enrol import enrol
+from facedex.client.cli_galleries import galleries
+from facedex.client.cli_identify import compare, detect, identify, verify
+from facedex.client.cli_identities import identities
+from facedex.client.cli_output import details, print_json, print_table
+from facedex.client.cli_session import ExitCode, Json, Session, complain, connected, spoken
+from facedex.client.client import DEFAULT_TIMEOUT_SECONDS
+from facedex.client.errors import FacedexError
+from facedex.client.servers import ModelInfo, ServerInfo
+
+
+def main() -> None:
+    """Runs the command; an error is one line on the standard error, and exit code 1."""
+    try:
+        program()
+    except (FacedexError, OSError) as error:
+        complain(spoken(error))
+        sys.exit(ExitCode.ERROR)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag
+    if wanted:
+        typer.echo(f"facedex {version('facedex')}")
+        raise typer.Exit
+
+
+def options(
+    context: typer.Context,
+    *,
+    server: Annotated[
+        str, typer.Option(metavar="HOST:PORT", envvar="FACEDEX_SERVER", help="Address of the server.")
+    ] = "localhost:50051",
+    timeout: Annotated[
+        float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for each answer.")
+    ] = DEFAULT_TIMEOUT_SECONDS,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Tell the version."),
+    ] = False,
+) -> None:
+    r"""Tell who, of the people enrolled in a gallery, is on a photograph.
+
+    \b
+    facedex galleries create staff
+    facedex enrol staff ada ada.jpg
+    facedex identify staff visitor.jpg --save answer.jpg
+
+    \b
+    Exit codes:
+      0    done
+      1    error: one line on the standard error says what to do
+      2    wrong usage
+      3    done, and the answer is no: not the same person, or a photograph was refused
+      130  ended with Ctrl-C
+    """
+    context.obj = Session(server, timeout)
+
+
+def info(context: typer.Context, *, json: Json = False) -> None:
+    """Show the server's version, models and limits."""
+    show = print_json if json else _print_info
+    with connected(context) as client:
+        show(client.server_info())
+
+
+def _program() -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(options)
+    for command in (enrol, identify, verify, compare, detect, info):
+        app.command()(command)
+    app.add_typer(identities, name="identities")
+    app.add_typer(galleries, name="galleries")
+    return app
+
+
+program = _program()
+
+
+def _print_info(info: ServerInfo) -> None:
+    rows = {
+        "facedex": info.version,
+        **_model_rows("detector", info.detector),
+        **_model_rows("embedder", info.embedder),
+        "photographs": f"up to {info.max_image_bytes / 2**20:g} MiB and {info.max_image_pixels / 1e6:g} megapixels",
+        "messages": f"up to {info.max_message_bytes / 2**20:g} MiB",
+        "requests": f"up to {info.max_concurrent_requests} at the same time",
+    }
+    print_table(details(rows))
+
+
+def _model_rows(kind: str, model: ModelInfo) -> dict[str, object]:
+    commercial = "commercial use allowed" if model.commercial_use else "no commercial use"
+    rows: dict[str, object] = {
+        kind: f"{model.name} ({model.digest[:12]}…)",
+        f"{kind} licence": f"{model.licence}; {commercial}",
+    }
+    if model.default_threshold is not None:
+        rows[f"{kind} threshold"] = f"{model.default_threshold:g} ({model.threshold_basis})"
+        rows[f"{kind} vector"] = f"{model.dimension} components"
+    return rows
