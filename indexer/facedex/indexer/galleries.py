@@ -126,7 +126,7 @@ class Galleries:
             gallery = self._galleries.get(name)
             if gallery is None:
                 record = self._store.gallery(name)
-                gallery = Gallery(record, store=self._store, index=self._make_index(record.model.dimension))
+                gallery = Gallery(record, store=self._store, make_index=self._make_index)
                 gallery.catch_up()
                 self._galleries[name] = gallery
             return gallery

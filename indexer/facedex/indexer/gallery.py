@@ -53,11 +53,14 @@ class Gallery:
     the index still does (invariant 6).
     """
 
-    def __init__(self, record: GalleryRecord, *, store: Store, index: TemplateIndex) -> None:
+    def __init__(
+        self, record: GalleryRecord, *, store: Store, make_index: Callable[[int], TemplateIndex]
+    ) -> None:
         self._record = record
         self._policy = policy_from_json(record.policy)
         self._store = store
-        self._index = index
+        self._make_index = make_index
+        self._index = make_index(record.model.dimension)
         self._revision = 0
         self._applying = threading.Lock()
 
@@ -75,6 +78,11 @@ class Gallery:
         return self._revision
 
     @property
+    def template_count(self) -> int:
+        """Number of templates that a search may return."""
+        return len(self._index)
+
+    @property
     def store(self) -> Store:
         return self._store
 
@@ -83,26 +91,33 @@ class Gallery:
     def catch_up(self) -> None:
         """Applies every change that the store has and the index has not, whoever made it."""
         with self._applying:
+            is_loaded = self._revision > 0
+            ops: set[ChangeOp] = set()
             for batch in self._store.changes(self._record.id, after=self._revision):
-                self._apply(batch)
+                _apply(batch, self._index)
                 self._revision = batch[-1].seq
+                ops.update(each.op for each in batch)
+            if ChangeOp.POLICY in ops:
+                self._reload_policy()
+            if ChangeOp.REBUILD in ops and is_loaded:
+                self._rebuild()
 
-    def _apply(self, changes: list[Change]) -> None:
-        # An addition still has its vector only if nothing later erased it, so the order within a batch does not matter.
-        added = [(each, each.vector) for each in changes if each.op is ChangeOp.ADD and each.vector is not None]
-        if added:
-            self._index.add(
-                [change.template_id for change, _ in added],
-                [change.identity_id for change, _ in added],
-                np.stack([vector for _, vector in added]),
-            )
-        self._index.erase([each.template_id for each in changes if each.op is ChangeOp.ERASE])
-        if any(each.op is ChangeOp.UPDATE and not each.identity_id for each in changes):
-            self._reload_policy()
+    def _rebuild(self) -> None:
+        """Builds a new index from the store while the old one answers, then swaps one reference."""
+        index = self._make_index(self._record.model.dimension)
+        for batch in self._store.changes(self._record.id, after=0):
+            _apply([each for each in batch if each.seq <= self._revision], index)
+        self._index = index
 
     def _reload_policy(self) -> None:
         self._record = replace(self._record, policy=self._store.gallery(self._record.name).policy)
         self._policy = policy_from_json(self._record.policy)
+
+    def request_rebuild(self) -> int:
+        """Asks every process that follows the log to build its index anew, and returns the number of the change."""
+        revision = self._store.request_rebuild(self._record)
+        self.catch_up()
+        return revision
 
     # Changes
 
@@ -178,8 +193,8 @@ class Gallery:
         self, probes: NDArray[np.float32], *, limit: int, min_score: float, scope: Scope = EVERYBODY
     ) -> _Ranked:
         while True:
-            revision = self._revision
-            hits = self._index.search(probes, limit=limit, min_score=min_score, scope=scope)
+            revision, index = self._revision, self._index
+            hits = index.search(probes, limit=limit, min_score=min_score, scope=scope)
             known = self._store.identities_of({hit.template_id for each in hits for hit in each})
             vanished = any(hit.template_id not in known for each in hits for hit in each)
             expired = self._expired(known)
@@ -192,6 +207,18 @@ class Gallery:
     def _expired(self, known: dict[int, IdentityRecord]) -> frozenset[int]:
         now = self._store.now()
         return frozenset(identity.id for identity in known.values() if identity.is_expired(now))
+
+
+def _apply(changes: Sequence[Change], index: TemplateIndex) -> None:
+    # An addition still has its vector only if nothing later erased it, so the order within a batch does not matter.
+    added = [(each, each.vector) for each in changes if each.op is ChangeOp.ADD and each.vector is not None]
+    if added:
+        index.add(
+            [change.template_id for change, _ in added],
+            [change.identity_id for change, _ in added],
+            np.stack([vector for _, vector in added]),
+        )
+    index.erase([each.template_id for each in changes if each.op is ChangeOp.ERASE])
 
 
 def _check(query: Query) -> None:

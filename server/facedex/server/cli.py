@@ -14,7 +14,8 @@ from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.server.app import AddressInUse, serve
 from facedex.server.log import configure_logging
-from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings, available_cores
+from facedex.indexer.vision.workbench import available_cores
+from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings
 
 DEFAULT_LIMITS = ImageLimits()
 

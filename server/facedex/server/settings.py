@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
+from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_MAX_MESSAGE_BYTES = 32 * 2**20
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

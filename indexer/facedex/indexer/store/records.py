@@ -118,6 +118,8 @@ class ChangeOp(enum.Enum):
     ADD = "add"
     ERASE = "erase"
     UPDATE = "update"  # of an identity's attributes or expiry
+    POLICY = "policy"  # of the gallery
+    REBUILD = "rebuild"  # of every index of the gallery, asked for by an operator
 
 
 @dataclass(frozen=True, slots=True)

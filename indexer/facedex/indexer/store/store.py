@@ -101,8 +101,14 @@ class Store:
             gallery = gallery_rows.select_gallery(connection, name)
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=name)
             gallery_rows.update_policy(connection, name, policy)
-            _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=0, after=revision)
+            _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=revision)
             return gallery_rows.select_gallery(connection, name)
+
+    def request_rebuild(self, gallery: GalleryRecord) -> int:
+        """Tells everybody who follows the log to build the index anew."""
+        with self._writing() as connection:
+            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            return _log(connection, ChangeOp.REBUILD, [0], gallery=gallery, identity_id=0, after=revision)
 
     def delete_gallery(self, name: str) -> int:
         with self._writing() as connection:

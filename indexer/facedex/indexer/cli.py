@@ -1,0 +1,226 @@
+"""The command `facedex-index`: work on a data folder, also beside a running server."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from facedex.indexer import models_cli
+from facedex.indexer.enrolment import EnrolOutcome
+from facedex.indexer.errors import GalleryNotFound, IndexerError
+from facedex.indexer.galleries import Galleries
+from facedex.indexer.jobs.folder import FolderEnrolment, photographs_of
+from facedex.indexer.policy import GalleryPolicy
+from facedex.indexer.search.exact import ExactIndex
+from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.store import Store
+from facedex.indexer.vision.decode import ImageLimits
+from facedex.indexer.vision.errors import VisionError
+from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder
+from facedex.indexer.vision.pipelines import Pipelines
+from facedex.indexer.vision.workbench import available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from facedex.indexer.gallery import Gallery
+    from facedex.indexer.jobs.folder import EnrolledPhotograph, Photograph
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Builds and tends galleries in a data folder, also while a server runs on it.",
+)
+app.add_typer(models_cli.app, name="models")
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the galleries are and which models look at photographs."""
+
+    data: Path
+    database: str | None
+    detector: str
+    embedder: str
+
+    @property
+    def database_url(self) -> str:
+        return self.database or sqlite_url(self.data / "facedex.db")
+
+
+@app.callback()
+def program(
+    context: typer.Context,
+    *,
+    data: Annotated[Path, typer.Option(envvar="FACEDEX_DATA", help="Folder of the database and the added models.")],
+    database: Annotated[
+        str | None,
+        typer.Option(envvar="FACEDEX_DATABASE", help="postgresql://… instead of a SQLite file in the data folder."),
+    ] = None,
+    detector: Annotated[str, typer.Option(envvar="FACEDEX_DETECTOR", help="Finds faces.")] = BUILTIN_DETECTOR,
+    embedder: Annotated[
+        str, typer.Option(envvar="FACEDEX_EMBEDDER", help="Model of new galleries.")
+    ] = BUILTIN_EMBEDDER,
+) -> None:
+    """Builds and tends galleries in a data folder, also while a server runs on it."""
+    context.obj = Place(data, database, detector, embedder)
+
+
+@app.command()
+def enrol(
+    context: typer.Context,
+    people: Annotated[Path, typer.Argument(help="A folder with a folder of photographs for each person.")],
+    *,
+    gallery: Annotated[str, typer.Option(help="Name of the gallery; it is created where there is none.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Enrols a folder a person. After an interruption, the same command goes on where it stopped."""
+    with _opened(context.obj) as galleries:
+        photographs = photographs_of(people)
+        enrolment = FolderEnrolment(
+            galleries.enroller(_gallery_or_new(galleries, gallery)), workers=available_cores()
+        )
+        outcomes = _enrolled_with_progress(enrolment, photographs)
+    _report(outcomes, total=len(photographs), as_json=as_json)
+    if len(outcomes) < len(photographs):
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def rebuild(
+    context: typer.Context,
+    *,
+    gallery: Annotated[str | None, typer.Option(help="Name of the gallery; all of them where none is named.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Builds the index anew from the database, here as a check and in every running server."""
+    with _opened(context.obj) as galleries:
+        names = [gallery] if gallery else list(galleries.store.revisions())
+        rows = [_rebuilt(galleries.get(name)) for name in names]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("gallery", "templates", "revision", "seconds", title="Rebuilt from the database")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _rebuilt(gallery: Gallery) -> dict[str, object]:
+    started = time.perf_counter()
+    revision = gallery.request_rebuild()
+    return {
+        "gallery": gallery.record.name,
+        "templates": gallery.template_count,
+        "revision": revision,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+@contextmanager
+def _opened(place: Place) -> Iterator[Galleries]:
+    """The galleries of a data folder; errors become one line and exit code 1."""
+    try:
+        place.data.mkdir(parents=True, exist_ok=True)
+        with closing(Store.open(place.database_url)) as store:
+            yield build_galleries(place, store)
+    except (IndexerError, VisionError, OSError) as error:
+        Console(stderr=True).print(f"facedex-index: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def build_galleries(place: Place, store: Store) -> Galleries:
+    """The composition root of this program."""
+    pipelines = Pipelines(
+        ModelFolder(place.data / "models"),
+        detector=place.detector,
+        limits=ImageLimits(),
+        workers=available_cores(),
+    )
+    return Galleries(
+        store,
+        pipeline=pipelines.of_name(place.embedder),
+        pipelines=pipelines.of_digest,
+        make_index=ExactIndex,
+    )
+
+
+def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
+    try:
+        return galleries.get(name)
+    except GalleryNotFound:
+        galleries.create(name, GalleryPolicy())
+        Console(stderr=True).print(f"created gallery {name}", markup=False, highlight=False)
+        return galleries.get(name)
+
+
+def _enrolled_with_progress(enrolment: FolderEnrolment, photographs: list[Photograph]) -> list[EnrolledPhotograph]:
+    """Stops in good order at Ctrl-C: what is under way is finished, the rest is left for the next run."""
+    columns = (TextColumn("enrolling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    outcomes: list[EnrolledPhotograph] = []
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("enrolling", total=len(photographs))
+        with closing(enrolment.run(photographs)) as run:
+            try:
+                for outcome in run:
+                    outcomes.append(outcome)
+                    progress.advance(task)
+            except KeyboardInterrupt:
+                progress.console.print("stopping; run the same command again to go on")
+    return outcomes
+
+
+def _report(outcomes: list[EnrolledPhotograph], *, total: int, as_json: bool) -> None:
+    refused = sorted(
+        (each for each in outcomes if each.result.outcome is EnrolOutcome.REFUSED), key=lambda each: each.photograph.path
+    )
+    warned = [each for each in outcomes if each.result.warnings]
+    counts = {outcome.value: sum(each.result.outcome is outcome for each in outcomes) for outcome in EnrolOutcome}
+    if as_json:
+        document = {
+            "photographs": total,
+            **counts,
+            "refusals": [_row(each) for each in refused],
+            "warnings": [_row(each) for each in warned],
+        }
+        print(json.dumps(document, indent=2))
+        return
+    console = Console()
+    _print_findings(console, "Refused", refused)
+    _print_findings(console, "Enrolled, but look at them", warned)
+    console.print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()), f"of {total}")
+
+
+def _print_findings(console: Console, title: str, outcomes: list[EnrolledPhotograph]) -> None:
+    if not outcomes:
+        return
+    table = Table("photograph", "reason", "what to do", title=title)
+    for each in outcomes:
+        for finding in (*each.result.refusals, *each.result.warnings):
+            table.add_row(str(each.photograph.path), finding.reason.value.replace("_", " "), finding.message)
+    console.print(table)
+
+
+def _row(outcome: EnrolledPhotograph) -> dict[str, object]:
+    findings = (*outcome.result.refusals, *outcome.result.warnings)
+    return {
+        "path": str(outcome.photograph.path),
+        "identity": outcome.photograph.identity_id,
+        "findings": [{"reason": each.reason.value, "message": each.message} for each in findings],
+    }
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from facedex.indexer.vision.pipeline import FacePipeline
+from facedex.indexer.vision.workbench import Workbench
+
+if TYPE_CHECKING:
+    from facedex.indexer.vision.decode import ImageLimits
+    from facedex.indexer.vision.models import ModelFolder
+
+
+class Pipelines:
+    """One detector with each embedder that somebody needs, loaded once; all of them share the machine's cores."""
+
+    def __init__(self, models: ModelFolder, *, detector: str, limits: ImageLimits, workers: int) -> None:
+        self._models = models
+        self._detector = models.load_detector(detector)
+        self._limits = limits
+        self._workbench = Workbench(workers)
+        self._loaded: dict[str, FacePipeline] = {}
+        self._loading = threading.Lock()
+
+    def of_name(self, embedder: str) -> FacePipeline:
+        """Raises ModelError where there is no such embedder, or it cannot be used."""
+        with self._loading:
+            pipeline = self._loaded.get(embedder)
+            if pipeline is None:
+                pipeline = FacePipeline(
+                    detector=self._detector,
+                    embedder=self._models.load_embedder(embedder),
+                    limits=self._limits,
+                    workbench=self._workbench,
+                )
+                self._loaded[embedder] = pipeline
+            return pipeline
+
+    def of_digest(self, digest: str) -> FacePipeline | None:
+        """The pipeline of the embedder with this SHA-256; None where it is not installed."""
+        names = [manifest.name for manifest in self._models.list() if manifest.sha256 == digest]
+        return self.of_name(names[0]) if names else None

@@ -1,0 +1,233 @@
+"""Enrolment: quality gate, guards, idempotence; a result for each item, and no silent choice (invariant 8)."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from facedex.indexer.enrolment import Enrol, EnrolItem, Enrolment, EnrolOutcome, EnrolReason, VectorItem
+from facedex.indexer.errors import DeadlinePassed, InvalidArgument, RequestIdReused
+from facedex.indexer.identification import Query
+from facedex.indexer.policy import EnrolmentPolicy, GalleryPolicy, GuardAction, QualityLimits, SeveralFaces
+from facedex.indexer.store.records import IdentityDetails
+from tests.indexer.conftest import House
+from tests.indexer.doubles import MODEL, Person, person_vector, photograph
+
+ADA, BOB, EVE = Person(1), Person(2), Person(3)
+
+
+def enrol(house: House, identity_id: str, *items: EnrolItem, **options: object) -> Enrolment:
+    request = Enrol(IdentityDetails(identity_id), items)
+    return house.enroller.enrol(replace(request, **options))  # type: ignore[arg-type]
+
+
+def outcomes(enrolment: Enrolment) -> list[EnrolOutcome]:
+    return [each.outcome for each in enrolment.results]
+
+
+def reasons(enrolment: Enrolment) -> list[list[EnrolReason]]:
+    return [[finding.reason for finding in (*each.refusals, *each.warnings)] for each in enrolment.results]
+
+
+def found(house: House, person: Person) -> list[str]:
+    identified = house.gallery.identify(person_vector(person)[None], Query())
+    return [each.identity.external_id for each in identified.faces[0].candidates]
+
+
+def test_what_is_reported_as_enrolled_is_searchable(house: House) -> None:
+    enrolment = enrol(house, "ada", photograph(ADA))
+    assert outcomes(enrolment) == [EnrolOutcome.ENROLLED]
+    assert found(house, ADA) == ["ada"]
+    assert house.gallery.revision == enrolment.revision == 1
+
+
+def test_a_batch_reports_each_item(house: House) -> None:
+    enrolment = enrol(house, "ada", photograph(ADA), b"no picture", photograph(), photograph(ADA, take=2))
+    assert outcomes(enrolment) == [
+        EnrolOutcome.ENROLLED,
+        EnrolOutcome.REFUSED,
+        EnrolOutcome.REFUSED,
+        EnrolOutcome.ENROLLED,
+    ]
+    assert reasons(enrolment) == [[], [EnrolReason.IMAGE_UNREADABLE], [EnrolReason.NO_FACE], []]
+    assert enrolment.results[3].template_id > enrolment.results[0].template_id > 0
+
+
+def test_several_faces_are_refused_with_their_boxes(house: House) -> None:
+    (result,) = enrol(house, "ada", photograph(ADA, BOB)).results
+    assert [each.reason for each in result.refusals] == [EnrolReason.SEVERAL_FACES]
+    assert [face.box.x for face in result.faces] == [10.0, 110.0]
+    assert found(house, ADA) == []
+
+
+def test_the_caller_may_choose_the_largest_face(house: House) -> None:
+    enrolment = enrol(house, "ada", photograph(ADA, BOB), several_faces=SeveralFaces.LARGEST)
+    assert outcomes(enrolment) == [EnrolOutcome.ENROLLED]
+    assert (found(house, ADA), found(house, BOB)) == (["ada"], [])
+
+
+def test_a_poor_face_is_refused_with_every_reason(house: House) -> None:
+    (result,) = enrol(house, "ada", photograph(Person(1, size_px=12, sharpness=0.1))).results
+    assert [each.reason for each in result.refusals] == [EnrolReason.TOO_SMALL, EnrolReason.TOO_BLURRED]
+    assert "12 px" in result.refusals[0].message
+
+
+def test_the_gallery_sets_the_limits(house: House) -> None:
+    limits = QualityLimits(min_size_px=10, min_sharpness=0)
+    house.set_policy(GalleryPolicy(enrolment=EnrolmentPolicy(quality_limits=limits)))
+    assert outcomes(enrol(house, "ada", photograph(Person(1, size_px=12, sharpness=0.1)))) == [EnrolOutcome.ENROLLED]
+
+
+def test_the_same_photograph_twice_for_one_identity_is_enrolled_once(house: House) -> None:
+    first = enrol(house, "ada", photograph(ADA))
+    again = enrol(house, "ada", photograph(ADA), photograph(ADA, take=2), photograph(ADA, take=2))
+    assert outcomes(again) == [
+        EnrolOutcome.ALREADY_ENROLLED,
+        EnrolOutcome.ENROLLED,
+        EnrolOutcome.ALREADY_ENROLLED,
+    ]
+    assert again.results[0].template_id == first.results[0].template_id
+    assert house.store.gallery("staff").template_count == 2
+
+
+def test_a_photograph_that_is_enrolled_already_is_not_looked_at_again(house: House) -> None:
+    enrol(house, "ada", photograph(ADA))
+    before = house.pipeline.detections
+    enrol(house, "ada", photograph(ADA))
+    assert house.pipeline.detections == before
+
+
+def test_the_same_request_id_returns_the_first_answer(house: House) -> None:
+    first = enrol(house, "ada", photograph(ADA), photograph(BOB, EVE), request_id="r1")
+    again = enrol(house, "ada", photograph(ADA), photograph(BOB, EVE), request_id="r1")
+    assert again == first
+    assert house.store.gallery("staff").template_count == 1
+
+
+def test_a_retry_after_an_erasure_does_not_enrol_again(house: House) -> None:
+    first = enrol(house, "ada", photograph(ADA), request_id="r1")
+    house.gallery.delete_identity("ada")
+    assert enrol(house, "ada", photograph(ADA), request_id="r1") == first
+    assert found(house, ADA) == []
+
+
+def test_a_request_id_for_another_request_is_an_error(house: House) -> None:
+    enrol(house, "ada", photograph(ADA), request_id="r1")
+    with pytest.raises(RequestIdReused):
+        enrol(house, "ada", photograph(BOB), request_id="r1")
+
+
+def test_a_person_enrolled_under_another_id_is_reported(house: House) -> None:
+    enrol(house, "ada", photograph(ADA))
+    (result,) = enrol(house, "lovelace", photograph(ADA, take=2)).results
+    assert result.outcome is EnrolOutcome.ENROLLED
+    (warning,) = result.warnings
+    assert (warning.reason, warning.other_identity_id) == (EnrolReason.DUPLICATE_PERSON, "ada")
+    assert warning.score > 0.99
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "reported"),
+    [
+        (GuardAction.REFUSE, EnrolOutcome.REFUSED, [EnrolReason.DUPLICATE_PERSON]),
+        (GuardAction.WARN, EnrolOutcome.ENROLLED, [EnrolReason.DUPLICATE_PERSON]),
+        (GuardAction.ALLOW, EnrolOutcome.ENROLLED, []),
+    ],
+)
+def test_the_policy_says_what_happens_to_a_duplicate(
+    house: House, action: GuardAction, outcome: EnrolOutcome, reported: list[EnrolReason]
+) -> None:
+    enrol(house, "ada", photograph(ADA))
+    house.set_policy(GalleryPolicy(enrolment=EnrolmentPolicy(duplicate_action=action)))
+    second = enrol(house, "lovelace", photograph(ADA, take=2))
+    assert (outcomes(second), reasons(second)) == ([outcome], [reported])
+
+
+@pytest.mark.parametrize("action", [GuardAction.REFUSE, GuardAction.WARN])
+def test_a_photograph_that_looks_more_like_another_identity_is_reported(house: House, action: GuardAction) -> None:
+    enrol(house, "ada", photograph(ADA))
+    enrol(house, "bob", photograph(BOB))
+    mislabelled = enrol(house, "ada", photograph(BOB, take=2), mislabel_action=action)
+    assert reasons(mislabelled) == [[EnrolReason.MISLABELLED]]
+    assert (outcomes(mislabelled) == [EnrolOutcome.REFUSED]) is (action is GuardAction.REFUSE)
+
+
+def test_two_photographs_of_one_person_cannot_pass_each_other(house: House) -> None:
+    start = threading.Barrier(8)
+    results: list[EnrolOutcome] = []
+
+    def work(number: int) -> None:
+        start.wait()
+        enrolment = enrol(house, f"id-{number}", photograph(ADA, take=number), duplicate_action=GuardAction.REFUSE)
+        results.extend(outcomes(enrolment))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.count(EnrolOutcome.ENROLLED) == 1
+    assert results.count(EnrolOutcome.REFUSED) == 7
+
+
+def test_a_vector_of_the_right_model_is_enrolled(house: House) -> None:
+    enrol(house, "ada", VectorItem(person_vector(ADA), MODEL.digest))
+    assert found(house, ADA) == ["ada"]
+
+
+@pytest.mark.parametrize(
+    ("vector", "digest", "reason"),
+    [
+        (np.full(32, np.nan, np.float32), MODEL.digest, EnrolReason.VECTOR_INVALID),
+        (np.zeros(32, np.float32), MODEL.digest, EnrolReason.VECTOR_INVALID),
+        (2 * person_vector(ADA), MODEL.digest, EnrolReason.VECTOR_INVALID),
+        (person_vector(ADA)[:31], MODEL.digest, EnrolReason.VECTOR_INVALID),
+        (np.zeros(0, np.float32), MODEL.digest, EnrolReason.VECTOR_INVALID),
+        (person_vector(ADA), "ee" * 32, EnrolReason.WRONG_MODEL),
+    ],
+)
+def test_a_vector_that_breaks_an_invariant_is_refused(
+    house: House, vector: np.ndarray, digest: str, reason: EnrolReason
+) -> None:
+    refused = enrol(house, "ada", VectorItem(vector, digest))
+    assert (outcomes(refused), reasons(refused)) == ([EnrolOutcome.REFUSED], [[reason]])
+
+
+def test_nobody_is_created_when_every_item_is_refused(house: House) -> None:
+    enrol(house, "ada", photograph())
+    assert house.store.gallery("staff").identity_count == 0
+    assert house.gallery.revision == 0
+
+
+def test_a_passed_deadline_leaves_nothing(house: House) -> None:
+    def passed() -> None:
+        raise DeadlinePassed
+
+    with pytest.raises(DeadlinePassed):
+        house.enroller.enrol(Enrol(IdentityDetails("ada"), (photograph(ADA),)), checkpoint=passed)
+    assert house.store.gallery("staff").identity_count == 0
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_a_request_has_1_to_100_items(house: House, count: int) -> None:
+    with pytest.raises(InvalidArgument, match="1 to 100"):
+        enrol(house, "ada", *[photograph(ADA)] * count)
+
+
+def test_crops_are_kept_only_where_the_gallery_says_so(house: House) -> None:
+    enrol(house, "ada", photograph(ADA))
+    house.set_policy(GalleryPolicy(keep_crops=True))
+    enrol(house, "bob", photograph(BOB))
+    with house.store._engine.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT crop IS NOT NULL FROM template ORDER BY id").scalars()
+        assert [bool(each) for each in kept] == [False, True]
+
+
+def test_the_gallery_says_how_long_an_identity_is_kept(house: House) -> None:
+    house.set_policy(GalleryPolicy(retention_seconds=3600))
+    enrol(house, "ada", photograph(ADA))
+    assert house.store.identity(house.gallery.record, "ada").expires_at == house.clock.now + timedelta(hours=1)
