@@ -96,7 +96,7 @@ def _blocking(server: FakeServer, time: FakeTime, retry: RetryPolicy) -> Iterato
     clients: list[Client] = []
 
     def connect(**options: Any) -> Client:
-        given = {"retry": retry, "clock": time.clock, "sleep": time.sleep, **options}
+        given: dict[str, Any] = {"retry": retry, "clock": time.clock, "sleep": time.sleep, **options}
         clients.append(Client(Channel(server.target), **given))
         return clients[-1]
 
@@ -110,7 +110,7 @@ def _awaiting(server: FakeServer, time: FakeTime, retry: RetryPolicy) -> Iterato
     clients: list[Awaited] = []
 
     async def made(**options: Any) -> AsyncClient:
-        given = {"retry": retry, "clock": time.clock, "sleep": time.sleep_in_loop, **options}
+        given: dict[str, Any] = {"retry": retry, "clock": time.clock, "sleep": time.sleep_in_loop, **options}
         return AsyncClient(AsyncChannel(server.target), **given)
 
     def connect(**options: Any) -> Awaited:

@@ -66,7 +66,7 @@ class Silence:
 Answer = Message | Refused | Bare | Silence
 
 
-class FakeServer(grpc.GenericRpcHandler[Any, Any]):
+class FakeServer(grpc.GenericRpcHandler):
     """Answers each method with what was planned for it; the last answer planned is given again and again."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class FakeServer(grpc.GenericRpcHandler[Any, Any]):
         self._stopping = threading.Event()
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
         self._behaviours: dict[str, StreamBehaviour] = {}
-        self._methods = {_path(method): method for method in _methods()}
+        self._methods = {_path(method): method for method in wire_methods()}
         self._pool = ThreadPoolExecutor(8)
         size = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
         self._server = grpc.server(self._pool, handlers=[self], options=size)
@@ -99,7 +99,7 @@ class FakeServer(grpc.GenericRpcHandler[Any, Any]):
         self._server.stop(grace=None).wait()
         self._pool.shutdown()
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
         method = self._methods[handler_call_details.method]
         request = GetMessageClass(method.input_type)
         if method.client_streaming:
@@ -150,7 +150,7 @@ class Abort(Exception):  # noqa: N818 - not an error of the test but the server'
         self.refused = refused
 
 
-def _methods() -> Iterator[MethodDescriptor]:
+def wire_methods() -> Iterator[MethodDescriptor]:
     for module in MODULES:
         for service in module.DESCRIPTOR.services_by_name.values():
             yield from service.methods

@@ -10,11 +10,12 @@ from enum import Enum
 from types import ModuleType
 from typing import Any
 
+import grpc
 import pytest
-from tests.client.fake_server import _methods as methods_of_the_wire
+from tests.client.fake_server import wire_methods
 
 import facedex.client
-from facedex.client import AsyncClient, Client
+from facedex.client import AsyncClient, Client, calls
 
 HEAVY = ("numpy", "faiss", "cv2", "onnxruntime", "sqlalchemy")
 PUBLIC = [getattr(facedex.client, name) for name in facedex.client.__all__]
@@ -37,8 +38,6 @@ def test_no_type_of_the_wire_is_in_a_public_signature() -> None:
 def test_the_check_of_signatures_would_see_a_type_of_the_wire() -> None:
     def leaking(call: "list[grpc.Call]") -> None: ...
 
-    import grpc  # noqa: PLC0415
-
     leaking.__annotations__ = {"call": list[sys.modules["grpc"].Call]}
     assert any(_is_of_the_wire(kind) for kind in _of_function(leaking))
 
@@ -47,7 +46,7 @@ def test_values_are_frozen_and_slotted() -> None:
     values = [public for public in PUBLIC if dataclasses.is_dataclass(public)]
     assert len(values) > 20
     for value in values:
-        assert value.__dataclass_params__.frozen, value
+        assert vars(value)["__dataclass_params__"].frozen, value
         assert "__slots__" in vars(value), value
 
 
@@ -60,8 +59,8 @@ def test_both_clients_offer_the_same_calls() -> None:
 
 
 def test_every_method_of_the_wire_can_be_called() -> None:
-    source = inspect.getsource(facedex.client.calls)
-    assert [method.name for method in methods_of_the_wire() if f'"{method.name}"' not in source] == []
+    source = inspect.getsource(calls)
+    assert [method.name for method in wire_methods() if f'"{method.name}"' not in source] == []
 
 
 def test_help_tells_parameters_and_answer_of_a_call() -> None:
@@ -120,7 +119,7 @@ def _of_function(function: Any) -> Iterator[Any]:
 
 
 def _signature(function: Any) -> inspect.Signature:
-    return inspect.signature(function, eval_str=True) if callable(function) else inspect.signature(function.__func__)
+    return inspect.signature(function if callable(function) else function.__func__)
 
 
 def _parts(kind: Any) -> Iterator[Any]:

@@ -185,8 +185,11 @@ def test_answers_are_given_while_a_slow_source_is_waited_for(client: Any, server
             clock.sleep(0.05)
             missing.append(number - len(answered))
 
-    answered.extend(enrolment.identity for enrolment in client.enrol_stream(camera(), window=16))
+    for enrolment in client.enrol_stream(camera(), window=16):
+        answered.append(enrolment.identity)  # noqa: PERF401 - the camera looks at the list meanwhile
+
     assert answered == ["0", "1", "2", "3"]
+    assert max(missing) <= 1
 
 
 def test_an_asynchronous_source_is_taken_too(server: FakeServer) -> None:
