@@ -1,0 +1,151 @@
+"""The models at hand: those that come with facedex, and those added to a folder."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from facedex.indexer.vision.detector import Detector
+from facedex.indexer.vision.embedder import Embedder
+from facedex.indexer.vision.errors import (
+    ManifestInvalid,
+    ModelDigestMismatch,
+    ModelError,
+    ModelExists,
+    ModelNotFound,
+    ModelUnusable,
+)
+from facedex.indexer.vision.manifest import ModelKind, ModelManifest, parse_manifest
+from facedex.indexer.vision.network import open_network, open_with_free_size
+
+BUILTIN_DETECTOR: Final = "facedex_starter_detector"
+BUILTIN_EMBEDDER: Final = "facedex_starter_embedder"
+_BUILTIN_FOLDER: Final = Path(__file__).parent / "builtin"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether one model is what its manifest says; `problem` is empty where it is."""
+
+    name: str
+    problem: str
+
+
+class ModelFolder:
+    """The built-in models and those of a folder of `NAME.onnx` and `NAME.toml`. No name changes what it stands for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> tuple[str, ...]:
+        """All names, built-in models first."""
+        return tuple(path.stem for path in self._manifest_paths())
+
+    def list(self) -> tuple[ModelManifest, ...]:
+        """All manifests, in the order of `names`. `ManifestInvalid` where one has been damaged."""
+        return tuple(read_manifest(path) for path in self._manifest_paths())
+
+    def manifest(self, name: str) -> ModelManifest:
+        return read_manifest(self._manifest_path(name))
+
+    def load_detector(self, name: str) -> Detector:
+        """The detector of this name, checked against its digest."""
+        manifest, graph = self._read(name, ModelKind.DETECTOR)
+        return open_detector(manifest, graph)
+
+    def load_embedder(self, name: str) -> Embedder:
+        """The embedder of this name, checked against its digest."""
+        manifest, graph = self._read(name, ModelKind.EMBEDDER)
+        return open_embedder(manifest, graph)
+
+    def add(self, onnx: Path, manifest: Path) -> ModelManifest:
+        """Take a model in after its digest was checked and it was tried out. The same model again changes nothing."""
+        described = read_manifest(manifest)
+        graph = _read_verified(onnx, described)
+        if described.name in self.names():
+            return self._known(described)
+        _try_out(described, graph)
+        self._keep(described.name, onnx, manifest)
+        return described
+
+    def verify(self) -> tuple[Verification, ...]:
+        """Check every digest and try every model out."""
+        return tuple(_verify(path) for path in self._manifest_paths())
+
+    def _known(self, described: ModelManifest) -> ModelManifest:
+        if self.manifest(described.name) != described:
+            raise ModelExists(described.name)
+        return described
+
+    def _keep(self, name: str, onnx: Path, manifest: Path) -> None:
+        """The manifest comes last, under its name at once: without it the model does not exist."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for source, target in ((onnx, self.folder / f"{name}.onnx"), (manifest, self.folder / f"{name}.toml")):
+            partial = target.with_suffix(target.suffix + ".part")
+            shutil.copyfile(source, partial)
+            partial.replace(target)
+
+    def _read(self, name: str, kind: ModelKind) -> tuple[ModelManifest, bytes]:
+        path = self._manifest_path(name)
+        manifest = read_manifest(path)
+        if manifest.kind is not kind:
+            raise ModelNotFound(name, known=tuple(each.name for each in self.list() if each.kind is kind))
+        return manifest, _read_verified(path.with_suffix(".onnx"), manifest)
+
+    def _manifest_path(self, name: str) -> Path:
+        for path in self._manifest_paths():
+            if path.stem == name:
+                return path
+        raise ModelNotFound(name, known=self.names())
+
+    def _manifest_paths(self) -> Iterator[Path]:
+        yield from sorted(_BUILTIN_FOLDER.glob("*.toml"))
+        yield from sorted(self.folder.glob("*.toml"))
+
+
+def read_manifest(path: Path) -> ModelManifest:
+    """The manifest in a file. `ManifestInvalid` where there is none."""
+    try:
+        return parse_manifest(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ManifestInvalid("file", f"{path.name} cannot be read") from problem
+
+
+def open_detector(manifest: ModelManifest, graph: bytes) -> Detector:
+    return Detector(manifest, open_with_free_size(manifest.name, graph, manifest.input))
+
+
+def open_embedder(manifest: ModelManifest, graph: bytes) -> Embedder:
+    return Embedder(manifest, open_network(manifest.name, graph, manifest.input))
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_verified(onnx: Path, manifest: ModelManifest) -> bytes:
+    try:
+        graph = onnx.read_bytes()
+    except OSError as problem:
+        raise ModelUnusable(manifest.name, f"{onnx.name} cannot be read") from problem
+    if (actual := sha256_of(graph)) != manifest.sha256:
+        raise ModelDigestMismatch(onnx, expected=manifest.sha256, actual=actual)
+    return graph
+
+
+def _try_out(manifest: ModelManifest, graph: bytes) -> None:
+    if manifest.kind is ModelKind.DETECTOR:
+        open_detector(manifest, graph).try_out()
+    else:
+        open_embedder(manifest, graph).try_out()
+
+
+def _verify(manifest_path: Path) -> Verification:
+    try:
+        manifest = read_manifest(manifest_path)
+        _try_out(manifest, _read_verified(manifest_path.with_suffix(".onnx"), manifest))
+    except ModelError as problem:
+        return Verification(manifest_path.stem, str(problem))
+    return Verification(manifest_path.stem, "")

@@ -1,0 +1,110 @@
+"""An ONNX network on onnxruntime, one thread a run; any number of threads may run it at the same time."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from facedex.indexer.vision.errors import ModelUnusable
+from facedex.indexer.vision.manifest import ModelInput
+from facedex.indexer.vision.rewrite import free_input_size, has_prelu, split_prelu
+
+logger = logging.getLogger(__name__)
+
+Tensor = NDArray[np.float32]
+TOLERANCE = 1e-4
+"""How far a rewritten network's outputs may be from the original's, relative to the largest of them."""
+
+
+class Network:
+    """One loaded network with one picture-shaped input: batch × 3 × height × width."""
+
+    def __init__(self, name: str, graph: bytes) -> None:
+        self.name = name
+        try:
+            self._session: Any = onnxruntime.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
+        except Exception as problem:  # onnxruntime's errors have no common base
+            raise ModelUnusable(name, "onnxruntime cannot load it") from problem
+        self.output_names: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
+        self.input_size = self._read_input_size()
+
+    def run(self, tensor: Tensor) -> dict[str, Tensor]:
+        """Outputs by name. `ModelUnusable` where the network refuses the input."""
+        try:
+            outputs = self._session.run(None, {self._input_name: tensor})
+        except Exception as problem:
+            raise ModelUnusable(self.name, f"it fails on an input of {tensor.shape}") from problem
+        return dict(zip(self.output_names, outputs, strict=True))
+
+    def _read_input_size(self) -> tuple[int, int] | None:
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise ModelUnusable(self.name, "it must have one input of batch × 3 × height × width")
+        self._input_name: str = inputs[0].name
+        _, _, height, width = inputs[0].shape
+        return (width, height) if isinstance(width, int) and isinstance(height, int) else None
+
+
+def open_network(name: str, graph: bytes, model_input: ModelInput) -> Network:
+    """Load a network, with its PReLU split where that gives the same outputs on random input."""
+    original = Network(name, graph)
+    model = _parse(name, graph)
+    if not has_prelu(model):
+        return original
+    return _prefer_rewritten(original, split_prelu(model), random_input(model_input, original.input_size or (112, 112)))
+
+
+def open_with_free_size(name: str, graph: bytes, model_input: ModelInput) -> Network:
+    """Load a network; where its graph fixes the input size without need, free it."""
+    original = Network(name, graph)
+    if original.input_size is None:
+        return original
+    return _prefer_rewritten(
+        original, free_input_size(_parse(name, graph)), random_input(model_input, original.input_size)
+    )
+
+
+def random_input(model_input: ModelInput, size: tuple[int, int]) -> Tensor:
+    """One seeded picture of noise as the network would see it; size is width, height."""
+    width, height = size
+    pixels = np.random.default_rng(20260101).uniform(0, 255, (1, 3, height, width))
+    return ((pixels - model_input.mean) * model_input.scale).astype(np.float32)
+
+
+def _prefer_rewritten(original: Network, rewritten_model: onnx.ModelProto, tensor: Tensor) -> Network:
+    try:
+        rewritten = Network(original.name, rewritten_model.SerializeToString())
+        agrees = largest_deviation(original.run(tensor), rewritten.run(tensor)) <= TOLERANCE
+    except ModelUnusable:
+        agrees, rewritten = False, original
+    if agrees:
+        return rewritten
+    logger.warning("model %s: the rewritten graph differs from the original, which is used instead", original.name)
+    return original
+
+
+def largest_deviation(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> float:
+    """The largest difference of two runs, relative to the largest expected value of the same output."""
+    return max(
+        float(np.abs(expected[name] - actual[name]).max() / (np.abs(expected[name]).max() + 1e-12)) for name in expected
+    )
+
+
+def _parse(name: str, graph: bytes) -> onnx.ModelProto:
+    try:
+        return onnx.load_model_from_string(graph)
+    except Exception as problem:
+        raise ModelUnusable(name, "it is no ONNX file") from problem
+
+
+def _options() -> Any:
+    """One thread: the server owns the parallelism, and two runs of one thread beat one run of two."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    return options

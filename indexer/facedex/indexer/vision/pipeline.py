@@ -1,0 +1,145 @@
+"""From the bytes of a photograph to aligned faces, and from those to unit vectors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facedex.indexer.vision import quality
+from facedex.indexer.vision.alignment import Similarity, align, fit_similarity, from_reduced
+from facedex.indexer.vision.decode import ImageLimits, Photograph, Picture, Reduction, read_photograph
+from facedex.indexer.vision.detector import Detector
+from facedex.indexer.vision.embedder import Embedder
+from facedex.indexer.vision.face import Box, Face, Landmarks, Quality
+from facedex.indexer.vision.findings import Findings
+from facedex.indexer.vision.scan import Checkpoint, Scan
+from facedex.indexer.vision.workbench import Workbench, available_cores
+
+_SMALLEST_DETECTION_SIDE: Final = 500
+"""A reduced picture keeps at least this longer side, so that a face of 20 px on the photograph is still found."""
+
+
+def unhurried() -> None:
+    """The checkpoint of a caller without a deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCrop:
+    """A face and its picture: aligned, of the embedder's input size, BGR."""
+
+    face: Face
+    crop: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What is on one photograph: the upright size in pixels, and the faces, largest first."""
+
+    width: int
+    height: int
+    faces: tuple[FaceCrop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The photograph's pixels, its sides divided by `reduction`."""
+
+    picture: Picture
+    reduction: Reduction
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """A face before its pixels were looked at; box and landmarks in pixels of the full-size photograph."""
+
+    box: Box
+    landmarks: Landmarks
+    score: float
+
+
+class FacePipeline:
+    """One detector and one embedder under limits. Any number of threads may use it at the same time."""
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        embedder: Embedder,
+        limits: ImageLimits | None = None,
+        workbench: Workbench | None = None,
+        smallest_face_px: float = 20,
+    ) -> None:
+        self.detector = detector
+        self.embedder = embedder
+        self.limits = limits or ImageLimits()
+        self._workbench = workbench or Workbench(available_cores())
+        self._scan = Scan(detector, smallest_face_px=smallest_face_px)
+
+    def detect(self, photograph: bytes, *, checkpoint: Checkpoint = unhurried) -> Detection:
+        """All faces of a photograph, largest first. Raises `ImageRefused`, and whatever `checkpoint` raises."""
+        opened = read_photograph(photograph, self.limits)
+        with self._workbench.place(checkpoint):
+            return self._detect(opened, checkpoint)
+
+    def _detect(self, opened: Photograph, checkpoint: Checkpoint) -> Detection:
+        view = _view(opened, opened.strongest_reduction(_SMALLEST_DETECTION_SIDE))
+        sightings = _largest_first(self._scan.find(view.picture, shrunk_by=view.reduction, checkpoint=checkpoint), view)
+        checkpoint()
+        closest = self._close_enough(opened, view, sightings)
+        faces = tuple(self._face_crop(closest, sighting) for sighting in sightings)
+        return Detection(width=opened.width, height=opened.height, faces=faces)
+
+    def embed(self, crops: Sequence[NDArray[np.uint8]], *, checkpoint: Checkpoint = unhurried) -> NDArray[np.float32]:
+        """Unit vectors (n, dimension) of aligned crops, in their order."""
+        vectors = np.empty((len(crops), self.embedder.manifest.dimension), dtype=np.float32)
+        for row, crop in enumerate(crops):
+            with self._workbench.place(checkpoint):
+                vectors[row] = self.embedder.embed(crop)
+        return vectors
+
+    def _close_enough(self, opened: Photograph, view: _View, sightings: Sequence[_Sighting]) -> _View:
+        """The view itself, or a less reduced one where the crop of some face would have to be enlarged."""
+        largest_scale = max((self._to_crop(sighting.landmarks).scale for sighting in sightings), default=0.0)
+        fitting = max(step for step in Reduction if step is Reduction.NONE or step * largest_scale <= 1)
+        return view if view.reduction <= fitting else _view(opened, fitting)
+
+    def _face_crop(self, view: _View, sighting: _Sighting) -> FaceCrop:
+        contract = self.embedder.contract
+        to_crop = from_reduced(self._to_crop(sighting.landmarks), view.reduction)
+        crop = align(view.picture, to_crop, size=self.embedder.size, border=contract.border)
+        return FaceCrop(Face(sighting.box, sighting.landmarks, _assess(view, sighting)), crop)
+
+    def _to_crop(self, landmarks: Landmarks) -> Similarity:
+        return fit_similarity(landmarks, self.embedder.contract.alignment)
+
+
+def _view(opened: Photograph, reduction: Reduction) -> _View:
+    return _View(opened.decode(reduction), reduction)
+
+
+def _largest_first(found: Findings, view: _View) -> list[_Sighting]:
+    in_photograph = found.placed(scale=view.reduction, left=0, top=0)
+    order = np.argsort(-in_photograph.sides.prod(axis=1), kind="stable")
+    return [_sighting(in_photograph, int(row)) for row in order]
+
+
+def _sighting(found: Findings, row: int) -> _Sighting:
+    left, top, right, bottom = (float(edge) for edge in found.corners[row])
+    left_eye, right_eye, nose, left_mouth, right_mouth = ((float(x), float(y)) for x, y in found.landmarks[row])
+    landmarks = left_eye, right_eye, nose, left_mouth, right_mouth
+    return _Sighting(Box(left, top, right - left, bottom - top), landmarks, float(found.scores[row]))
+
+
+def _assess(view: _View, sighting: _Sighting) -> Quality:
+    grey = quality.grey_crop(view.picture, sighting.landmarks, view.reduction)
+    return Quality(
+        detector_score=sighting.score,
+        size_px=min(sighting.box.width, sighting.box.height),
+        sharpness=quality.sharpness(grey),
+        brightness=quality.brightness(grey),
+        yaw_degrees=quality.yaw_degrees(sighting.landmarks),
+        pitch_degrees=quality.pitch_degrees(sighting.landmarks),
+        roll_degrees=quality.roll_degrees(sighting.landmarks),
+    )
