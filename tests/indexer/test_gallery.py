@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.indexer.conftest import House
+from tests.indexer.doubles import MODEL, Person, person_vector, photograph
 
 from facedex.indexer.enrolment import Enrol, VectorItem
 from facedex.indexer.errors import IdentityNotFound, InvalidArgument
@@ -20,8 +22,6 @@ from facedex.indexer.identification import (
 )
 from facedex.indexer.policy import DecisionPolicy, GalleryPolicy, policy_from_json, policy_to_json
 from facedex.indexer.store.records import AttributeFilter, IdentityDetails
-from tests.indexer.conftest import House
-from tests.indexer.doubles import MODEL, Person, person_vector, photograph
 
 ADA, BOB, EVE, STRANGER = Person(1), Person(2), Person(3), Person(99)
 

@@ -56,7 +56,8 @@ def _result(document: dict[str, Any]) -> EnrolResult:
 
 
 def _finding(document: dict[str, Any]) -> Finding:
-    return Finding(**{**document, "reason": EnrolReason(document["reason"])})
+    values: dict[str, Any] = {**document, "reason": EnrolReason(document["reason"])}
+    return Finding(**values)
 
 
 def _face(document: dict[str, Any]) -> Face:

@@ -30,7 +30,7 @@ from facedex.indexer.vision.pipelines import Pipelines
 from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.jobs.folder import EnrolledPhotograph, Photograph
@@ -89,9 +89,7 @@ def enrol(
     """Enrols a folder a person. After an interruption, the same command goes on where it stopped."""
     with _opened(context.obj) as galleries:
         photographs = photographs_of(people)
-        enrolment = FolderEnrolment(
-            galleries.enroller(_gallery_or_new(galleries, gallery)), workers=available_cores()
-        )
+        enrolment = FolderEnrolment(galleries.enroller(_gallery_or_new(galleries, gallery)), workers=available_cores())
         outcomes = _enrolled_with_progress(enrolment, photographs)
     _report(outcomes, total=len(photographs), as_json=as_json)
     if len(outcomes) < len(photographs):
@@ -130,7 +128,7 @@ def _rebuilt(gallery: Gallery) -> dict[str, object]:
 
 
 @contextmanager
-def _opened(place: Place) -> Iterator[Galleries]:
+def _opened(place: Place) -> Generator[Galleries]:
     """The galleries of a data folder; errors become one line and exit code 1."""
     try:
         place.data.mkdir(parents=True, exist_ok=True)
@@ -184,7 +182,8 @@ def _enrolled_with_progress(enrolment: FolderEnrolment, photographs: list[Photog
 
 def _report(outcomes: list[EnrolledPhotograph], *, total: int, as_json: bool) -> None:
     refused = sorted(
-        (each for each in outcomes if each.result.outcome is EnrolOutcome.REFUSED), key=lambda each: each.photograph.path
+        (each for each in outcomes if each.result.outcome is EnrolOutcome.REFUSED),
+        key=lambda each: each.photograph.path,
     )
     warned = [each for each in outcomes if each.result.warnings]
     counts = {outcome.value: sum(each.result.outcome is outcome for each in outcomes) for outcome in EnrolOutcome}

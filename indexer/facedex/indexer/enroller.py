@@ -157,9 +157,7 @@ class Enroller:
 
     def _guarded(self, request: Enrol, prepared: Sequence[_Prepared]) -> tuple[_Prepared, ...]:
         self._gallery.catch_up()
-        return tuple(
-            each if each.vector is None else self._guard(request, each, each.vector) for each in prepared
-        )
+        return tuple(each if each.vector is None else self._guard(request, each, each.vector) for each in prepared)
 
     def _guard(self, request: Enrol, prepared: _Prepared, vector: NDArray[np.float32]) -> _Prepared:
         policy = self._gallery.policy.enrolment

@@ -97,37 +97,38 @@ class Enrolment:
 
 def quality_findings(quality: Quality, limits: QualityLimits) -> tuple[Finding, ...]:
     """Each limit that a face breaks, with the figures."""
-    checks = (
-        (
+
+    def broken(is_broken: bool, reason: EnrolReason, message: str) -> tuple[Finding, ...]:  # noqa: FBT001
+        return (Finding(reason, message),) if is_broken else ()
+
+    return (
+        *broken(
             quality.detector_score < limits.min_detector_score,
             EnrolReason.LOW_DETECTOR_SCORE,
-            f"the detector's score is {quality.detector_score:.2f}, at least {limits.min_detector_score:.2f} is asked for",
+            f"the detector's score is {quality.detector_score:.2f}, {limits.min_detector_score:.2f} is the least",
         ),
-        (
+        *broken(
             quality.size_px < limits.min_size_px,
             EnrolReason.TOO_SMALL,
-            f"the face is {quality.size_px:.0f} px wide, at least {limits.min_size_px:.0f} px are asked for: "
-            "use a larger photograph or come closer",
+            f"the face is {quality.size_px:.0f} px wide, {limits.min_size_px:.0f} px is the least: come closer",
         ),
-        (
+        *broken(
             quality.sharpness < limits.min_sharpness,
             EnrolReason.TOO_BLURRED,
-            f"sharpness is {quality.sharpness:.1f}, at least {limits.min_sharpness:.1f} is asked for: "
-            "hold still, focus, and compress less",
+            f"sharpness is {quality.sharpness:.1f}, {limits.min_sharpness:.1f} is the least: hold still and focus",
         ),
-        (
+        *broken(
             quality.brightness < limits.min_brightness,
             EnrolReason.TOO_DARK,
-            f"brightness is {quality.brightness:.0f} of 255, at least {limits.min_brightness:.0f} is asked for: add light",
+            f"brightness is {quality.brightness:.0f} of 255, {limits.min_brightness:.0f} is the least: add light",
         ),
-        (
+        *broken(
             quality.brightness > limits.max_brightness,
             EnrolReason.TOO_BRIGHT,
-            f"brightness is {quality.brightness:.0f} of 255, at most {limits.max_brightness:.0f} is asked for: expose less",
+            f"brightness is {quality.brightness:.0f} of 255, {limits.max_brightness:.0f} is the most: expose less",
         ),
-        (_is_turned(quality, limits), EnrolReason.TURNED_TOO_FAR, _turn_message(quality, limits)),
+        *broken(_is_turned(quality, limits), EnrolReason.TURNED_TOO_FAR, _turn_message(quality, limits)),
     )
-    return tuple(Finding(reason, message) for is_broken, reason, message in checks if is_broken)
 
 
 def _is_turned(quality: Quality, limits: QualityLimits) -> bool:

@@ -81,6 +81,7 @@ class Galleries:
 
         Raises:
             ModelMissing: its model is not installed here.
+
         """
         model = gallery.record.model
         loaded = self._pipeline.embedder.manifest

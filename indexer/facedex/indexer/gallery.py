@@ -53,9 +53,7 @@ class Gallery:
     the index still does (invariant 6).
     """
 
-    def __init__(
-        self, record: GalleryRecord, *, store: Store, make_index: Callable[[int], TemplateIndex]
-    ) -> None:
+    def __init__(self, record: GalleryRecord, *, store: Store, make_index: Callable[[int], TemplateIndex]) -> None:
         self._record = record
         self._policy = policy_from_json(record.policy)
         self._store = store
@@ -121,9 +119,7 @@ class Gallery:
 
     # Changes
 
-    def enrol(
-        self, enrolment: NewEnrolment, *, answer_for: Callable[[Enrolled], RememberedRequest | None]
-    ) -> Enrolled:
+    def enrol(self, enrolment: NewEnrolment, *, answer_for: Callable[[Enrolled], RememberedRequest | None]) -> Enrolled:
         """Commits templates, then makes them searchable."""
         enrolled = self._store.enrol(self._record, enrolment, answer_for=answer_for)
         self.catch_up()
@@ -258,6 +254,7 @@ def select_faces(detection: Detection, selection: FaceSelection) -> tuple[FaceCr
     Raises:
         NoFace: there is none, and one is needed.
         SeveralFacesFound: there are several, and only one is allowed.
+
     """
     if selection is FaceSelection.ALL:
         return detection.faces
@@ -266,5 +263,3 @@ def select_faces(detection: Detection, selection: FaceSelection) -> tuple[FaceCr
     if selection is FaceSelection.ONLY and len(detection.faces) > 1:
         raise SeveralFacesFound(tuple(each.face for each in detection.faces))
     return detection.faces[:1]
-
-

@@ -20,6 +20,7 @@ def checked_vector(vector: NDArray[np.float32], *, model_digest: str, model: Mod
     Raises:
         WrongModel: it was made by another model.
         VectorInvalid: it has another length, is not finite, or is not of unit length.
+
     """
     if model_digest != model.digest:
         raise WrongModel(expected=model.digest, received=model_digest)

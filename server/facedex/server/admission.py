@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
-class Overloaded(Exception):  # noqa: N818  (a state of the server, named as the client will read it)
+class Overloaded(Exception):
     """As many requests as the server takes are being handled."""
 
     def __init__(self, *, limit: int, retry_after_seconds: float) -> None:
@@ -28,7 +28,7 @@ class Admission:
         self._places = threading.BoundedSemaphore(limit)
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self) -> Generator[None]:
         if not self._places.acquire(blocking=False):
             raise Overloaded(limit=self.limit, retry_after_seconds=self._retry_after_seconds)
         try:

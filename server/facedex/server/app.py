@@ -55,7 +55,7 @@ SERVICES = tuple(
 SPARE_THREADS = 16
 
 
-class AddressInUse(Exception):  # noqa: N818  (a fact about the machine)
+class AddressInUse(Exception):
     """The address cannot be listened on."""
 
 
@@ -142,8 +142,12 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT. `announce` is called with the address once calls are answered."""
     app = App(settings)
     stopping = threading.Event()
+
+    def stop(_number: int, _frame: object) -> None:
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, stop)
     app.start()
     announce(app.address)
     stopping.wait()

@@ -12,9 +12,9 @@ from facedex.indexer.errors import IndexerError
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
+from facedex.indexer.vision.workbench import available_cores
 from facedex.server.app import AddressInUse, serve
 from facedex.server.log import configure_logging
-from facedex.indexer.vision.workbench import available_cores
 from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings
 
 DEFAULT_LIMITS = ImageLimits()
@@ -22,9 +22,9 @@ DEFAULT_LIMITS = ImageLimits()
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The facedex server: who is on this photograph?")
 
 
-@app.callback()
+@app.callback(help="The facedex server: who is on this photograph?")
 def program() -> None:
-    """The facedex server: who is on this photograph?"""
+    """The facedex server."""
 
 
 @app.command(name="serve")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from facedex.indexer.enrolment import Enrol, EnrolItem, EnrolOutcome, EnrolReason, VectorItem
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.store.records import IdentityDetails
+from facedex.indexer.vision.face import Quality
 from facedex.server.call import checkpoint_of
 from facedex.server.gallery_service import GUARD_ACTION, SEVERAL_FACES, known_value
 from facedex.server.interceptor import log_unexpected
@@ -20,7 +21,6 @@ from facedex.server.translate import (
     wire_quality,
     wire_time,
 )
-from facedex.indexer.vision.face import Quality
 from facedex.v1 import enrolment_pb2, enrolment_pb2_grpc
 
 if TYPE_CHECKING:
@@ -55,25 +55,23 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     def __init__(self, galleries: Galleries) -> None:
         self._galleries = galleries
 
-    def Enrol(  # noqa: N802
-        self, request: enrolment_pb2.EnrolRequest, context: grpc.ServicerContext
-    ) -> enrolment_pb2.EnrolResponse:
+    def Enrol(self, request: enrolment_pb2.EnrolRequest, context: grpc.ServicerContext) -> enrolment_pb2.EnrolResponse:
         return self._enrol(request, checkpoint_of(context))
 
-    def EnrolStream(  # noqa: N802
+    def EnrolStream(
         self, request_iterator: Iterator[enrolment_pb2.EnrolStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[enrolment_pb2.EnrolStreamResponse]:
         for request in request_iterator:
             yield self._streamed(request.enrol, checkpoint_of(context))
 
-    def GetIdentity(  # noqa: N802
+    def GetIdentity(
         self, request: enrolment_pb2.GetIdentityRequest, context: grpc.ServicerContext
     ) -> enrolment_pb2.GetIdentityResponse:
         gallery = self._galleries.get(request.gallery)
         record = self._galleries.store.identity(gallery.record, checked_identity_id(request.identity_id))
         return enrolment_pb2.GetIdentityResponse(identity=wire_identity(record))
 
-    def ListIdentities(  # noqa: N802
+    def ListIdentities(
         self, request: enrolment_pb2.ListIdentitiesRequest, context: grpc.ServicerContext
     ) -> enrolment_pb2.ListIdentitiesResponse:
         gallery = self._galleries.get(request.gallery)
@@ -86,7 +84,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
             next_page_token=token_after(records[size - 1].external_id) if len(records) > size else "",
         )
 
-    def UpdateIdentity(  # noqa: N802
+    def UpdateIdentity(
         self, request: enrolment_pb2.UpdateIdentityRequest, context: grpc.ServicerContext
     ) -> enrolment_pb2.UpdateIdentityResponse:
         gallery = self._galleries.get(request.gallery)
@@ -94,7 +92,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         record = gallery.update_identity(checked_identity_id(request.identity.id), values)
         return enrolment_pb2.UpdateIdentityResponse(identity=wire_identity(record))
 
-    def DeleteIdentity(  # noqa: N802
+    def DeleteIdentity(
         self, request: enrolment_pb2.DeleteIdentityRequest, context: grpc.ServicerContext
     ) -> enrolment_pb2.DeleteIdentityResponse:
         erased = self._galleries.get(request.gallery).delete_identity(checked_identity_id(request.identity_id))
@@ -102,7 +100,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
             deleted_template_count=erased.template_count, revision=erased.revision
         )
 
-    def DeleteTemplate(  # noqa: N802
+    def DeleteTemplate(
         self, request: enrolment_pb2.DeleteTemplateRequest, context: grpc.ServicerContext
     ) -> enrolment_pb2.DeleteTemplateResponse:
         erased = self._galleries.get(request.gallery).delete_template(request.template_id)

@@ -57,18 +57,18 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     def __init__(self, galleries: Galleries) -> None:
         self._galleries = galleries
 
-    def CreateGallery(  # noqa: N802
+    def CreateGallery(
         self, request: gallery_pb2.CreateGalleryRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.CreateGalleryResponse:
         record = self._galleries.create(request.gallery.name, domain_policy(request.gallery))
         return gallery_pb2.CreateGalleryResponse(gallery=wire_gallery(record))
 
-    def GetGallery(  # noqa: N802
+    def GetGallery(
         self, request: gallery_pb2.GetGalleryRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.GetGalleryResponse:
         return gallery_pb2.GetGalleryResponse(gallery=wire_gallery(self._galleries.store.gallery(request.name)))
 
-    def ListGalleries(  # noqa: N802
+    def ListGalleries(
         self, request: gallery_pb2.ListGalleriesRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.ListGalleriesResponse:
         size = page_size(request.page_size)
@@ -78,7 +78,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
             next_page_token=token_after(records[size - 1].name) if len(records) > size else "",
         )
 
-    def UpdateGallery(  # noqa: N802
+    def UpdateGallery(
         self, request: gallery_pb2.UpdateGalleryRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.UpdateGalleryResponse:
         record = self._galleries.store.gallery(request.gallery.name)
@@ -87,7 +87,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
             gallery=wire_gallery(self._galleries.update_policy(record.name, policy))
         )
 
-    def DeleteGallery(  # noqa: N802
+    def DeleteGallery(
         self, request: gallery_pb2.DeleteGalleryRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.DeleteGalleryResponse:
         return gallery_pb2.DeleteGalleryResponse(deleted_identity_count=self._galleries.delete(request.name))
@@ -177,9 +177,10 @@ def _wire_duration(seconds: float | None) -> Duration | None:
 
 
 def _wire_decision(policy: DecisionPolicy) -> gallery_pb2.DecisionPolicy:
-    return gallery_pb2.DecisionPolicy(
-        cosine=policy.cosine, review_cosine=policy.review_cosine, runner_up_margin=policy.runner_up_margin
-    )
+    wire = gallery_pb2.DecisionPolicy(review_cosine=policy.review_cosine, runner_up_margin=policy.runner_up_margin)
+    if policy.cosine is not None:
+        wire.cosine = policy.cosine
+    return wire
 
 
 def _wire_enrolment(policy: EnrolmentPolicy) -> gallery_pb2.EnrolmentPolicy:

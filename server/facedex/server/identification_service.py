@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facedex.indexer.errors import InvalidArgument
-from facedex.indexer.gallery import cosine, select_faces, verification
 from facedex.indexer.galleries import model_record
+from facedex.indexer.gallery import cosine, select_faces, verification
 from facedex.indexer.identification import (
     Decision,
     DecisionReason,
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 DECISIONS = {each: identification_pb2.Decision.Value(f"DECISION_{each.name}") for each in Decision}
 REASONS = {each: identification_pb2.DecisionReason.Value(f"DECISION_REASON_{each.name}") for each in DecisionReason}
-MODES = {
+MODES: dict[int, SearchMode] = {
     identification_pb2.SEARCH_MODE_UNSPECIFIED: SearchMode.IDENTIFICATION,
     identification_pb2.SEARCH_MODE_IDENTIFICATION: SearchMode.IDENTIFICATION,
     identification_pb2.SEARCH_MODE_INVESTIGATION: SearchMode.INVESTIGATION,
 }
-FACES = {
+FACES: dict[int, FaceSelection] = {
     identification_pb2.FACE_SELECTION_UNSPECIFIED: FaceSelection.ALL,
     identification_pb2.FACE_SELECTION_ALL: FaceSelection.ALL,
     identification_pb2.FACE_SELECTION_LARGEST: FaceSelection.LARGEST,
 }
-VERIFY_FACES = {
+VERIFY_FACES: dict[int, FaceSelection] = {
     identification_pb2.FACE_SELECTION_UNSPECIFIED: FaceSelection.ONLY,
     identification_pb2.FACE_SELECTION_LARGEST: FaceSelection.LARGEST,
 }
@@ -61,18 +61,18 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
     def __init__(self, galleries: Galleries) -> None:
         self._galleries = galleries
 
-    def Identify(  # noqa: N802
+    def Identify(
         self, request: identification_pb2.IdentifyRequest, context: grpc.ServicerContext
     ) -> identification_pb2.IdentifyResponse:
         return self._identify(request, checkpoint_of(context))
 
-    def IdentifyStream(  # noqa: N802
+    def IdentifyStream(
         self, request_iterator: Iterator[identification_pb2.IdentifyStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[identification_pb2.IdentifyStreamResponse]:
         for request in request_iterator:
             yield self._streamed(request.identify, checkpoint_of(context))
 
-    def Verify(  # noqa: N802
+    def Verify(
         self, request: identification_pb2.VerifyRequest, context: grpc.ServicerContext
     ) -> identification_pb2.VerifyResponse:
         check_request_id(request.request_id)
@@ -83,7 +83,7 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
             return self._verify_identity(request, checkpoint_of(context))
         return self._verify_photographs(request, checkpoint_of(context))
 
-    def Detect(  # noqa: N802
+    def Detect(
         self, request: identification_pb2.DetectRequest, context: grpc.ServicerContext
     ) -> identification_pb2.DetectResponse:
         check_request_id(request.request_id)
@@ -130,9 +130,7 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         self, request: identification_pb2.IdentifyRequest, gallery: Gallery, query: Query
     ) -> identification_pb2.IdentifyResponse:
         model = gallery.record.model
-        vector = checked_vector(
-            domain_vector(request.vector), model_digest=request.vector.model_digest, model=model
-        )
+        vector = checked_vector(domain_vector(request.vector), model_digest=request.vector.model_digest, model=model)
         probes = vector[None]
         response = _response(request, gallery, gallery.identify(probes, query))
         _add_vectors(response, probes, request)

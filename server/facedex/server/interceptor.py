@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from facedex.server.status import Failure, failure_of, is_expected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from facedex.server.admission import Admission
 
@@ -67,7 +67,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
 
 @contextmanager
-def _told(method: str, context: grpc.ServicerContext) -> Iterator[None]:
+def _told(method: str, context: grpc.ServicerContext) -> Generator[None]:
     started = time.perf_counter()
     try:
         yield

@@ -20,7 +20,7 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
         self._galleries = galleries
         self._settings = settings
 
-    def GetServerInfo(  # noqa: N802
+    def GetServerInfo(
         self, request: operations_pb2.GetServerInfoRequest, context: grpc.ServicerContext
     ) -> operations_pb2.GetServerInfoResponse:
         pipeline = self._galleries.pipeline

@@ -27,4 +27,6 @@ def name_before(token: str) -> str:
     try:
         return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
-        raise InvalidArgument("page_token", "is not one that this server gave; leave it empty for the first page") from None
+        raise InvalidArgument(
+            "page_token", "is not one that this server gave; leave it empty for the first page"
+        ) from None

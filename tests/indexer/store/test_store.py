@@ -53,7 +53,7 @@ def gallery(store: Store) -> GalleryRecord:
 
 def template(number: int) -> NewTemplate:
     vector = np.random.default_rng(number).standard_normal(4).astype(np.float32)
-    return NewTemplate(vector / np.linalg.norm(vector), f"{number:064x}", {"size_px": 80.0})
+    return NewTemplate((vector / np.linalg.norm(vector)).astype(np.float32), f"{number:064x}", {"size_px": 80.0})
 
 
 def enrol(store: Store, gallery: GalleryRecord, external_id: str, *numbers: int, **details: object) -> Enrolled:
@@ -70,7 +70,8 @@ def test_a_gallery_is_read_as_it_was_created(store: Store, gallery: GalleryRecor
     assert (gallery.model, gallery.policy, gallery.revision, gallery.created_at) == (MODEL, {"a": 1}, 0, NOW)
 
 
-def test_a_gallery_name_is_taken_once(store: Store, gallery: GalleryRecord) -> None:
+@pytest.mark.usefixtures("gallery")
+def test_a_gallery_name_is_taken_once(store: Store) -> None:
     with pytest.raises(GalleryExists, match="staff"):
         store.create_gallery("staff", model=MODEL, policy={})
 
@@ -174,9 +175,7 @@ def test_filters_hold_for_all_keys_and_any_value(store: Store, gallery: GalleryR
         return [each.external_id for each in store.identities(gallery, filters=filters)]
 
     assert found(AttributeFilter("site", frozenset({"south", "west"}))) == ["bob", "eve"]
-    assert found(
-        AttributeFilter("site", frozenset({"south"})), AttributeFilter("shift", frozenset({"day"}))
-    ) == ["bob"]
+    assert found(AttributeFilter("site", frozenset({"south"})), AttributeFilter("shift", frozenset({"day"}))) == ["bob"]
     assert found(AttributeFilter('odd "key" $.x', frozenset({"it's"}))) == ["eve"]
     assert found(AttributeFilter("nothing", frozenset({"x"}))) == []
 

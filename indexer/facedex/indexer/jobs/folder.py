@@ -13,7 +13,7 @@ from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.store.records import IdentityDetails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from facedex.indexer.enroller import Enroller
 
@@ -42,6 +42,7 @@ def photographs_of(folder: Path) -> list[Photograph]:
 
     Raises:
         InvalidArgument: the folder is missing, or holds no folder with a photograph.
+
     """
     if not folder.is_dir():
         raise InvalidArgument("PEOPLE", f"{folder} is no folder")
@@ -68,7 +69,7 @@ class FolderEnrolment:
         self._workers = workers
         self._stopping = threading.Event()
 
-    def run(self, photographs: list[Photograph]) -> Iterator[EnrolledPhotograph]:
+    def run(self, photographs: list[Photograph]) -> Generator[EnrolledPhotograph]:
         """Yields each file as it is done; to stop early, close the iterator: what is under way is finished."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="enrol") as pool:
             try:

@@ -76,7 +76,8 @@ class Block:
 def _parameters(mask: NDArray[np.bool_]) -> Any:
     if mask.all():
         return None
-    return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
+    api: Any = faiss  # its Python layer takes keywords and arrays that its stubs do not know
+    return api.SearchParameters(sel=api.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
 
 
 class ExactIndex:

@@ -93,7 +93,7 @@ def _galleries() -> Select[Any]:
 
 
 def _record(row: Row[Any]) -> GalleryRecord:
-    columns = row._mapping  # noqa: SLF001  (SQLAlchemy's public name for it)
+    columns = row._mapping  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (SQLAlchemy's public name for it)
     return GalleryRecord(
         id=columns[gallery.c.id],
         name=columns[gallery.c.name],

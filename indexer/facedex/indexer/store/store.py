@@ -25,7 +25,7 @@ from facedex.indexer.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -218,7 +218,9 @@ class Store:
     ) -> Enrolled:
         known = identity_rows.select_sources(connection, identity_id, enrolment.model_digest)
         fresh = {new.source_digest: new for new in enrolment.templates if new.source_digest not in known}
-        added = dict(zip(fresh, self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id), strict=True))
+        added = dict(
+            zip(fresh, self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id), strict=True)
+        )
         revision = _log(
             connection, ChangeOp.ADD, list(added.values()), gallery=gallery, identity_id=identity_id, after=revision
         )
@@ -281,19 +283,22 @@ class Store:
     # Transactions
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def _reading(self) -> Generator[Connection]:
         with _named_errors(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with _named_errors(), self._engine.connect().execution_options(**{WRITE_OPTION: True}) as connection:
-            with connection.begin():
-                yield connection
+    def _writing(self) -> Generator[Connection]:
+        with (
+            _named_errors(),
+            self._engine.connect().execution_options(**{WRITE_OPTION: True}) as connection,
+            connection.begin(),
+        ):
+            yield connection
 
 
 @contextmanager
-def _named_errors() -> Iterator[None]:
+def _named_errors() -> Generator[None]:
     try:
         yield
     except DBAPIError as error:

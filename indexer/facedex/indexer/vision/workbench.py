@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 
 class Workbench:
@@ -20,7 +20,7 @@ class Workbench:
         self._patience_seconds = patience_seconds
 
     @contextmanager
-    def place(self, checkpoint: Callable[[], None]) -> Iterator[None]:
+    def place(self, checkpoint: Callable[[], None]) -> Generator[None]:
         checkpoint()
         while not self._places.acquire(timeout=self._patience_seconds):
             checkpoint()
