@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from facedex.client.calls import Refusal
-from facedex.client.cli_output import cell, new_table, print_json, print_line, print_table
+from facedex.client.cli_output import cell, counted, new_table, print_json, print_line, print_table
 from facedex.client.cli_session import ExitCode, GalleryName, Json, connected, pairs, spoken
 from facedex.client.client import Client
 from facedex.client.faces import Face
@@ -55,6 +55,14 @@ class PhotographReport:
     refusals: tuple[Notice, ...] = ()
     warnings: tuple[Notice, ...] = ()
     faces: tuple[Face, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A photograph that was sent and has no answer yet, or why it could not be sent."""
+
+    photograph: PersonPhotograph
+    unreadable: Notice | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,34 +154,28 @@ def _chosen(identity: str | None, photographs: Sequence[Path], folder: Path | No
 
 
 def _enrolled(client: Client, about: About, photographs: Sequence[PersonPhotograph]) -> Iterator[PhotographReport]:
-    """One report for each photograph. Files that cannot be read are reported when their turn comes to be sent."""
-    sent: deque[PersonPhotograph] = deque()
-    unread: deque[PhotographReport] = deque()
-    for answer in client.enrol_stream(_requests(about, photographs, sent, unread)):
-        yield from _drained(unread)
-        yield _report(sent.popleft(), answer)
-    yield from _drained(unread)
+    """One report for each photograph, in order; files that cannot be read are reported without asking the server."""
+    waiting: deque[Waiting] = deque()
+    for answer in client.enrol_stream(_requests(about, photographs, waiting)):
+        yield from _unread(waiting)
+        yield _report(waiting.popleft().photograph, answer)
+    yield from _unread(waiting)
 
 
-def _requests(
-    about: About,
-    photographs: Sequence[PersonPhotograph],
-    sent: deque[PersonPhotograph],
-    unread: deque[PhotographReport],
-) -> Iterator[EnrolRequest]:
+def _requests(about: About, photographs: Sequence[PersonPhotograph], waiting: deque[Waiting]) -> Iterator[EnrolRequest]:
     for photograph in photographs:
         try:
-            request = about.request(photograph, photograph.path.read_bytes())
+            image = photograph.path.read_bytes()
         except OSError as error:
-            unread.append(_refused(photograph, Notice("FILE_UNREADABLE", spoken(error))))
+            waiting.append(Waiting(photograph, unreadable=Notice("FILE_UNREADABLE", error.strerror or str(error))))
         else:
-            sent.append(photograph)
-            yield request
+            waiting.append(Waiting(photograph))
+            yield about.request(photograph, image)
 
 
-def _drained(reports: deque[PhotographReport]) -> Iterator[PhotographReport]:
-    while reports:
-        yield reports.popleft()
+def _unread(waiting: deque[Waiting]) -> Iterator[PhotographReport]:
+    while waiting and (notice := waiting[0].unreadable):
+        yield _refused(waiting.popleft().photograph, notice)
 
 
 def _report(photograph: PersonPhotograph, answer: Enrolment | Refusal) -> PhotographReport:
@@ -217,14 +219,19 @@ def _print_report(reports: Sequence[PhotographReport], *, seconds: float) -> Non
         table = new_table(title, "identity", "why")
         for report in reports:
             for notice in getattr(report, notices):
-                table.add_row(cell(report.photograph), cell(report.identity), cell(notice.message))
+                table.add_row(cell(report.photograph), cell(report.identity), cell(_spoken(notice)))
         if table.row_count:
             print_table(table)
     print_line(_summary(reports, seconds=seconds))
 
 
+def _spoken(notice: Notice) -> str:
+    return f"looks like {notice.other_identity}: {notice.message}" if notice.other_identity else notice.message
+
+
 def _summary(reports: Sequence[PhotographReport], *, seconds: float) -> str:
     counts = Counter(report.outcome for report in reports)
-    people = len({report.identity for report in reports})
+    people = counted(len({report.identity for report in reports}), "person", "people")
+    photographs = counted(len(reports), "photograph", "photographs")
     outcomes = ", ".join(f"{count} {outcome.value.lower().replace('_', ' ')}" for outcome, count in counts.items())
-    return f"{outcomes}: {len(reports)} photographs of {people} people in {seconds:.1f} s"
+    return f"{outcomes}: {photographs} of {people} in {seconds:.1f} s"

@@ -4,7 +4,16 @@ from pathlib import Path
 
 from rich.table import Table
 
-from facedex.client.cli_output import box_text, cell, decision_cell, new_table, print_json, print_line, print_table
+from facedex.client.cli_output import (
+    box_text,
+    cell,
+    counted,
+    decision_cell,
+    new_table,
+    print_json,
+    print_line,
+    print_table,
+)
 from facedex.client.identification import (
     Decision,
     DecisionReason,
@@ -16,12 +25,12 @@ from facedex.client.identification import (
     Verification,
 )
 
-WHY = {
-    DecisionReason.BELOW_THRESHOLD: "nobody scores at or above the threshold",
-    DecisionReason.REVIEW_BAND: "the best score is in the review band",
+REMARKS = {
+    DecisionReason.REVIEW_BAND: "in the review band",
     DecisionReason.RUNNER_UP_TOO_CLOSE: "two people score nearly the same",
     DecisionReason.NOBODY_TO_COMPARE: "there is nobody to compare with",
 }
+"""What to say beside a decision that the score alone does not explain."""
 
 
 def identification_as_json(photograph: Path, found: Identification) -> None:
@@ -29,10 +38,10 @@ def identification_as_json(photograph: Path, found: Identification) -> None:
 
 
 def identification_as_table(photograph: Path, found: Identification) -> None:
-    print_line(f"{photograph}: {_counted(len(found.faces))}, {_spoken(found.operating_point)}")
+    print_line(f"{photograph}: {_faces(len(found.faces))}, threshold {found.operating_point.threshold:.3f}")
     if not found.faces:
         return
-    table = new_table("face", "decision", "identity", "name", "score", "why", right=["score"])
+    table = new_table("face", "decision", "identity", "name", "score", "", right=["score"])
     for face in found.faces:
         _add_identified(table, face)
     print_table(table)
@@ -53,10 +62,10 @@ def detection_as_json(photograph: Path, found: Detection) -> None:
 
 
 def detection_as_table(photograph: Path, found: Detection) -> None:
-    print_line(f"{photograph}: {_counted(len(found.faces))}, {found.image_width}×{found.image_height} px")
+    print_line(f"{photograph}: {_faces(len(found.faces))}, {found.image_width}×{found.image_height} px")
     if not found.faces:
         return
-    numbers = ["detector", "size px", "sharpness", "brightness", "yaw°", "pitch°", "roll°"]
+    numbers = ["detector", "px", "sharp", "bright", "yaw°", "pitch°", "roll°"]
     table = new_table("face", *numbers, right=numbers)
     for face in found.faces:
         _add_detected(table, face)
@@ -65,13 +74,12 @@ def detection_as_table(photograph: Path, found: Detection) -> None:
 
 def _add_identified(table: Table, face: IdentifiedFace) -> None:
     place, decision = cell(box_text(face.box)), decision_cell(face.decision)
-    why = cell(WHY.get(face.reason, ""), style="dim")
+    remark = cell(REMARKS.get(face.reason, ""), style="dim")
     if not face.candidates:
-        table.add_row(place, decision, "", "", "", why)
+        table.add_row(place, decision, cell("–", style="dim"), "", "", remark)
     for rank, candidate in enumerate(face.candidates):
-        score = cell(f"{candidate.score:.3f}")
-        person = cell(candidate.identity), cell(candidate.display_name), score
-        table.add_row(*((place, decision) if rank == 0 else ("", "")), *person, why if rank == 0 else "")
+        person = cell(candidate.identity), cell(candidate.display_name), f"{candidate.score:.3f}"
+        table.add_row(*(place, decision, *person, remark) if rank == 0 else ("", "", *person, ""))
 
 
 def _add_detected(table: Table, detected: DetectedFace) -> None:
@@ -87,8 +95,8 @@ def _add_detected(table: Table, detected: DetectedFace) -> None:
     )
 
 
-def _counted(faces: int) -> str:
-    return "no face found" if faces == 0 else "1 face" if faces == 1 else f"{faces} faces"
+def _faces(count: int) -> str:
+    return counted(count, "face", "faces") if count else "no face found"
 
 
 def _spoken(point: OperatingPoint) -> str:

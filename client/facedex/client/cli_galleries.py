@@ -10,6 +10,7 @@ import typer
 from facedex.client.cli_enrol import DuplicatesChoice, MislabelledChoice, SeveralFacesChoice
 from facedex.client.cli_output import (
     cell,
+    counted,
     days_text,
     details,
     moment_text,
@@ -150,9 +151,9 @@ def delete(context: typer.Context, gallery: GalleryName, *, yes: Yes = False) ->
     with connected(context) as client:
         count = client.get_gallery(gallery).identity_count
         if not yes:
-            confirm_erasing(f"gallery {gallery} with {count} people")
+            confirm_erasing(f"gallery {gallery} with {counted(count, 'person', 'people')}")
         erased = client.delete_gallery(gallery)
-    print_line(f"erased gallery {gallery} with {erased} people")
+    print_line(f"erased gallery {gallery} with {counted(erased, 'person', 'people')}")
 
 
 def _decision_policy(
@@ -198,7 +199,7 @@ def _retention(days: float | None) -> timedelta | None:
 
 
 def _print_list(found: Iterable[Gallery]) -> None:
-    table = new_table("gallery", "people", "templates", "model", "created", right=["people", "templates"])
+    table = new_table("gallery", "people", "templates", "model", "created (UTC)", right=["people", "templates"])
     for gallery in found:
         counts = str(gallery.identity_count), str(gallery.template_count)
         table.add_row(cell(gallery.name), *counts, cell(gallery.model_name), moment_text(gallery.create_time))
@@ -211,7 +212,7 @@ def _print_gallery(gallery: Gallery) -> None:
         "people": gallery.identity_count,
         "templates": gallery.template_count,
         "model": f"{gallery.model_name} ({gallery.model_digest[:12]}…)",
-        "created": moment_text(gallery.create_time),
+        "created (UTC)": moment_text(gallery.create_time),
         "revision": gallery.revision,
         "kept": days_text(gallery.retention),
         "aligned crops": "kept" if gallery.keep_crops else "not kept",

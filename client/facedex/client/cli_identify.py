@@ -100,7 +100,7 @@ def identify(  # noqa: PLR0913 - one parameter for each option
         _examine_each(photographs, examine)
 
 
-def verify(  # noqa: PLR0913 - one parameter for each option
+def verify(
     context: typer.Context,
     gallery: GalleryName,
     identity: IdentityId,
@@ -122,7 +122,7 @@ def verify(  # noqa: PLR0913 - one parameter for each option
     _end_with(answer.decision)
 
 
-def compare(  # noqa: PLR0913 - one parameter for each option
+def compare(
     context: typer.Context,
     photograph: Photograph,
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Another photograph.")],

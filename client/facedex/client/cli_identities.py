@@ -8,6 +8,7 @@ import typer
 
 from facedex.client.cli_output import (
     cell,
+    counted,
     details,
     moment_text,
     new_table,
@@ -91,9 +92,9 @@ def delete(context: typer.Context, gallery: GalleryName, identity: IdentityId, *
     with connected(context) as client:
         count = len(client.get_identity(gallery, identity).templates)
         if not yes:
-            confirm_erasing(f"{identity} with {count} templates")
+            confirm_erasing(f"{identity} with {counted(count, 'template', 'templates')}")
         erased = client.delete_identity(gallery, identity)
-    print_line(f"erased {identity} with {erased.template_count} templates")
+    print_line(f"erased {identity} with {counted(erased.template_count, 'template', 'templates')}")
 
 
 @identities.command("delete-template")
@@ -125,7 +126,7 @@ def _expire_time(text: str | None) -> datetime | Unchanged | None:
 
 
 def _print_list(found: Iterable[Identity]) -> None:
-    table = new_table("identity", "name", "templates", "attributes", "enrolled", right=["templates"])
+    table = new_table("identity", "name", "templates", "attributes", "enrolled (UTC)", right=["templates"])
     for identity in found:
         table.add_row(
             cell(identity.id),
@@ -143,16 +144,16 @@ def _print_identity(identity: Identity) -> None:
         "name": identity.display_name,
         "attributes": _attributes(identity),
         "consent": identity.consent_reference,
-        "enrolled": moment_text(identity.create_time),
-        "expires": moment_text(identity.expire_time, absent="never"),
+        "enrolled (UTC)": moment_text(identity.create_time),
+        "expires (UTC)": moment_text(identity.expire_time, absent="never"),
     }
     print_table(details(rows))
     _print_templates(identity.templates)
 
 
 def _print_templates(templates: Iterable[Template]) -> None:
-    numbers = ["template", "detector", "size px", "sharpness", "yaw°", "pitch°"]
-    table = new_table(*numbers, "enrolled", right=numbers)
+    numbers = ["template", "detector", "px", "sharp", "yaw°", "pitch°"]
+    table = new_table(*numbers, "enrolled (UTC)", right=numbers)
     for template in templates:
         table.add_row(str(template.id), *_quality_texts(template), moment_text(template.create_time))
     print_table(table)

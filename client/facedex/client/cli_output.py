@@ -56,17 +56,22 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
+def counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
 def decision_cell(decision: Decision) -> Text:
     return cell(decision.value, style=STYLES.get(decision, ""))
 
 
 def box_text(box: Box | None) -> str:
-    """Size and place as X geometry has them: 120×140+30+25 in pixels."""
+    """Size and place in pixels, as geometries are written under X: 120×140+30+25."""
     return f"{box.width:.0f}×{box.height:.0f}{box.x:+.0f}{box.y:+.0f}" if box else ""
 
 
 def moment_text(moment: datetime | None, *, absent: str = "") -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else absent
+    """The moment in UTC, to the minute."""
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else absent
 
 
 def days_text(period: timedelta | None) -> str:
