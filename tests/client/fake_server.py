@@ -142,7 +142,7 @@ class FakeServer(grpc.GenericRpcHandler):
         return answers.popleft() if len(answers) > 1 else answers[0]
 
 
-class Abort(Exception):  # noqa: N818 - not an error of the test but the server's way to end
+class Abort(Exception):
     """Ends a stream with an error."""
 
     def __init__(self, refused: Refused) -> None:

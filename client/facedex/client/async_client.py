@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from facedex.client import calls
-from facedex.client.async_channel import AsyncChannel, AsyncStream
+from facedex.client.async_channel import AsyncChannel
 from facedex.client.calls import Call, Page, Refusal, StreamCall
 from facedex.client.client import DEFAULT_TIMEOUT_SECONDS
 from facedex.client.errors import FacedexError
@@ -29,7 +29,7 @@ def _sending(
 ) -> "Callable[Concatenate[AsyncClient, Parameters], Awaitable[Answer]]":
     """The method that makes this call and, awaited, returns its answer."""
 
-    async def method(client: "AsyncClient", *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+    async def method(client: "AsyncClient", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
         return await client.invoke(call(*args, **kwargs))
 
     return method_described_by(call, method)
@@ -166,21 +166,20 @@ class AsyncClient:
     ) -> AsyncIterator[Answer | Refusal]:
         unanswered = Unanswered(call, window=window)
         async with aclosing(self._channel.open_stream(call.method)) as stream:
+
+            async def answer() -> Answer | Refusal:
+                refusal = unanswered.refuse_oldest()
+                return refusal or call.read(await stream.receive(timeout_seconds=self._timeout_seconds))
+
             async for request in _each(requests):
-                if payload := unanswered.add(request):
+                if (payload := unanswered.add(request)) is not None:
                     await stream.send(payload)
                 while unanswered.is_full or unanswered.oldest_was_not_sent or (unanswered and stream.has_answer()):
-                    yield await self._answer(call, stream, unanswered)
+                    yield await answer()
             await stream.finish()
             while unanswered:
-                yield await self._answer(call, stream, unanswered)
+                yield await answer()
             await stream.await_end(timeout_seconds=self._timeout_seconds)
-
-    async def _answer(
-        self, call: StreamCall[Request, Answer], stream: AsyncStream, unanswered: Unanswered[Request, Answer]
-    ) -> Answer | Refusal:
-        refusal = unanswered.refuse_oldest()
-        return refusal or call.read(await stream.receive(timeout_seconds=self._timeout_seconds))
 
 
 async def _each(requests: AsyncIterable[Request] | Iterable[Request]) -> AsyncIterator[Request]:

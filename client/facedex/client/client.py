@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from facedex.client import calls
 from facedex.client.calls import Call, Page, Refusal, StreamCall
-from facedex.client.channel import Channel, Stream
+from facedex.client.channel import Channel
 from facedex.client.errors import FacedexError
 from facedex.client.galleries import Gallery
 from facedex.client.identification import Identification, IdentifyRequest
@@ -27,7 +27,7 @@ DEFAULT_TIMEOUT_SECONDS = 30.0
 def _sending(call: Callable[Parameters, Call[Answer]]) -> "Callable[Concatenate[Client, Parameters], Answer]":
     """The method that makes this call and returns its answer."""
 
-    def method(client: "Client", *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+    def method(client: "Client", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
         return client.invoke(call(*args, **kwargs))
 
     return method_described_by(call, method)
@@ -161,18 +161,17 @@ class Client:
     ) -> Iterator[Answer | Refusal]:
         unanswered = Unanswered(call, window=window)
         with closing(self._channel.open_stream(call.method)) as stream:
+
+            def answer() -> Answer | Refusal:
+                refusal = unanswered.refuse_oldest()
+                return refusal or call.read(stream.receive(timeout_seconds=self._timeout_seconds))
+
             for request in requests:
-                if payload := unanswered.add(request):
+                if (payload := unanswered.add(request)) is not None:
                     stream.send(payload)
                 while unanswered.is_full or unanswered.oldest_was_not_sent or (unanswered and stream.has_answer()):
-                    yield self._answer(call, stream, unanswered)
+                    yield answer()
             stream.finish()
             while unanswered:
-                yield self._answer(call, stream, unanswered)
+                yield answer()
             stream.await_end(timeout_seconds=self._timeout_seconds)
-
-    def _answer(
-        self, call: StreamCall[Request, Answer], stream: Stream, unanswered: Unanswered[Request, Answer]
-    ) -> Answer | Refusal:
-        refusal = unanswered.refuse_oldest()
-        return refusal or call.read(stream.receive(timeout_seconds=self._timeout_seconds))

@@ -40,7 +40,7 @@ class RetryPolicy:
 
     def pause_seconds(self, *, attempt: int, error: FacedexError) -> float:
         """The pause after the attempt of this number, from 1, has failed with the error."""
-        longest = min(self.first_pause_seconds * 2 ** (attempt - 1), self.longest_pause_seconds)
+        longest = min(self.first_pause_seconds * 2.0 ** (attempt - 1), self.longest_pause_seconds)
         return (error.retry_after_seconds or 0.0) + longest * self.draw()
 
 
