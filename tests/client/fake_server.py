@@ -71,6 +71,8 @@ class FakeServer(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.received: list[tuple[str, Any]] = []
+        self.ended = threading.Event()
+        # Set only where the end came before all was answered; a cancelled stream may look finished to a quick server.
         self.cancelled = threading.Event()
         self._stopping = threading.Event()
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
@@ -128,7 +130,7 @@ class FakeServer(grpc.GenericRpcHandler):
     def _stream(self, name: str) -> Callable[[Iterator[Any], grpc.ServicerContext], Iterator[Message]]:
         def exchange(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Message]:
             finished = threading.Event()
-            context.add_callback(lambda: None if finished.is_set() else self.cancelled.set())
+            context.add_callback(lambda: self._note_end(finished))
             try:
                 yield from self._behaviours[name](requests)
             except Abort as abort:
@@ -136,6 +138,11 @@ class FakeServer(grpc.GenericRpcHandler):
             finished.set()
 
         return exchange
+
+    def _note_end(self, finished: threading.Event) -> None:
+        if not finished.is_set():
+            self.cancelled.set()
+        self.ended.set()
 
     def _next(self, name: str) -> Answer:
         answers = self._answers[name]

@@ -1,12 +1,16 @@
-"""The asyncio twin of `channel`: bytes to a server and bytes back."""
+"""The asyncio twin of `channel`: bytes to a server and bytes back, awaited.
+
+It awaits what gRPC's own threads do, instead of using `grpc.aio`: there, a request that is written while the server
+ends the stream hides why the server did (github.com/grpc/grpc/issues/36066).
+"""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 import grpc
-import grpc.aio
 
-from facedex.client.channel import OPTIONS, stream_ended_early, stream_silent
+from facedex.client.channel import Stream, open_channel
 from facedex.client.failures import error_of_call
 
 
@@ -15,65 +19,65 @@ class AsyncChannel:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self._grpc = grpc.aio.insecure_channel(target, options=OPTIONS)
+        self._grpc = open_channel(target)
 
     async def send(self, method: str, payload: bytes, *, timeout_seconds: float) -> bytes:
-        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._grpc.unary_unary(method, None, None)
+        send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._grpc.unary_unary(method, None, None)
+        call = send.future(payload, timeout=timeout_seconds)
+        done = asyncio.Event()
+        wake = _waker(done)
+        call.add_done_callback(lambda _: wake())
         try:
-            return await send(payload, timeout=timeout_seconds)
+            await done.wait()
+            return call.result()
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
         except grpc.RpcError as error:
             raise error_of_call(error, target=self.target) from None
 
     def open_stream(self, method: str) -> "AsyncStream":
-        return AsyncStream(self._grpc.stream_stream(method, None, None), target=self.target)
+        return AsyncStream(self._grpc, method, target=self.target)
 
     async def close(self) -> None:
-        await self._grpc.close()
+        await asyncio.to_thread(self._grpc.close)
 
 
 class AsyncStream:
-    """An open stream. One answer is read ahead, so that it is known whether one is there without waiting for it."""
+    """An open stream, whose answers are awaited."""
 
-    def __init__(self, open_call: "grpc.aio.StreamStreamMultiCallable[bytes, bytes]", *, target: str) -> None:
-        self._target = target
-        self._call = open_call()
-        self._next_answer = asyncio.ensure_future(self._call.read())
-
-    async def send(self, payload: bytes) -> None:
-        # A stream that has ended tells why when the next answer is awaited.
-        with suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await self._call.write(payload)
-
-    async def finish(self) -> None:
-        """Says that no further request comes."""
-        with suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await self._call.done_writing()
-
-    def has_answer(self) -> bool:
-        return self._next_answer.done()
+    def __init__(self, channel: grpc.Channel, method: str, *, target: str) -> None:
+        self._arrival = asyncio.Event()
+        self._stream = Stream(channel, method, target=target, on_arrival=_waker(self._arrival))
+        self.send = self._stream.send
+        self.finish = self._stream.finish
+        self.has_answer = self._stream.has_answer
+        self.close = self._stream.close
 
     async def receive(self, *, timeout_seconds: float) -> bytes:
-        done, _ = await asyncio.wait({self._next_answer}, timeout=timeout_seconds)
-        if not done:
-            raise stream_silent(self._target, timeout_seconds)
-        answer = self._arrived()
-        self._next_answer = asyncio.ensure_future(self._call.read())
-        return answer
+        try:
+            await asyncio.wait_for(self._until_arrival(), timeout_seconds)
+        except TimeoutError:
+            raise self._stream.silence(timeout_seconds) from None
+        return self._stream.receive(timeout_seconds=0)
 
     async def await_end(self, *, timeout_seconds: float) -> None:
         """Lets the server end a finished stream, so that it sees no cancelled call."""
-        await asyncio.wait({self._next_answer}, timeout=timeout_seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._until_arrival(), timeout_seconds)
 
-    async def aclose(self) -> None:
-        self._call.cancel()
-        self._next_answer.cancel()
-        await asyncio.wait({self._next_answer})
+    async def _until_arrival(self) -> None:
+        while not self.has_answer():
+            self._arrival.clear()
+            await self._arrival.wait()
 
-    def _arrived(self) -> bytes:
-        try:
-            answer = self._next_answer.result()
-        except grpc.RpcError as error:
-            raise error_of_call(error, target=self._target) from None
-        if not isinstance(answer, bytes):
-            raise stream_ended_early(self._target)
-        return answer
+
+def _waker(event: asyncio.Event) -> Callable[[], None]:
+    """A function that sets the event from any thread; of no effect once the loop is closed."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(event.set)
+
+    return wake

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import closing
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -38,9 +38,9 @@ def _sending(
 class AsyncClient:
     """A connection to a facedex server.
 
-    To be used in one event loop. Each call ends within the timeout, repeated attempts included; those of a stream wait
-    that long for each answer. Repeated is only what may be: see `RetryPolicy`. Everything raised is a FacedexError, or
-    a ValueError for values that could never be sent.
+    To be used in the event loop of its callers. Each call ends within the timeout, repeated attempts included; those of
+    a stream wait that long for each answer. Repeated is only what may be: see `RetryPolicy`. Everything raised is a
+    FacedexError, or a ValueError for values that could never be sent.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class AsyncClient:
         self, call: StreamCall[Request, Answer], requests: AsyncIterable[Request] | Iterable[Request], *, window: int
     ) -> AsyncIterator[Answer | Refusal]:
         unanswered = Unanswered(call, window=window)
-        async with aclosing(self._channel.open_stream(call.method)) as stream:
+        with closing(self._channel.open_stream(call.method)) as stream:
 
             async def answer() -> Answer | Refusal:
                 refusal = unanswered.refuse_oldest()
@@ -173,10 +173,10 @@ class AsyncClient:
 
             async for request in _each(requests):
                 if (payload := unanswered.add(request)) is not None:
-                    await stream.send(payload)
+                    stream.send(payload)
                 while unanswered.is_full or unanswered.oldest_was_not_sent or (unanswered and stream.has_answer()):
                     yield await answer()
-            await stream.finish()
+            stream.finish()
             while unanswered:
                 yield await answer()
             await stream.await_end(timeout_seconds=self._timeout_seconds)

@@ -1,7 +1,7 @@
 """Bytes to a server and bytes back: the one place, with its asyncio twin, that touches gRPC."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -19,13 +19,8 @@ OPTIONS = (
 )
 
 
-def stream_ended_early(target: str) -> FacedexError:
-    return ServerFaultError(Failure(f"{target} ended the stream with requests unanswered; send those again"))
-
-
-def stream_silent(target: str, timeout_seconds: float) -> FacedexError:
-    message = f"no answer on the stream from {target} for {timeout_seconds:g} s; allow more, or send smaller requests"
-    return DeadlineError(Failure(message, code="DEADLINE_EXCEEDED"))
+def open_channel(target: str) -> grpc.Channel:
+    return grpc.insecure_channel(target, options=OPTIONS)
 
 
 class Channel:
@@ -33,7 +28,7 @@ class Channel:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self._grpc = grpc.insecure_channel(target, options=OPTIONS)
+        self._grpc = open_channel(target)
 
     def send(self, method: str, payload: bytes, *, timeout_seconds: float) -> bytes:
         send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._grpc.unary_unary(method, None, None)
@@ -43,22 +38,26 @@ class Channel:
             raise error_of_call(error, target=self.target) from None
 
     def open_stream(self, method: str) -> "Stream":
-        return Stream(self._grpc.stream_stream(method, None, None), target=self.target)
+        return Stream(self._grpc, method, target=self.target)
 
     def close(self) -> None:
         self._grpc.close()
 
 
 class Stream:
-    """An open stream.
+    """An open stream. What arrives is read by a thread of its own, so that waiting for an answer can end after a time.
 
-    What arrives is read by a thread of its own, so that waiting for an answer can end after a time.
+    `on_arrival` is called in that thread after each answer, and after the end.
     """
 
-    def __init__(self, open_call: "grpc.StreamStreamMultiCallable[bytes, bytes]", *, target: str) -> None:
+    def __init__(
+        self, channel: grpc.Channel, method: str, *, target: str, on_arrival: Callable[[], None] = lambda: None
+    ) -> None:
         self._target = target
+        self._on_arrival = on_arrival
         self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._incoming: SimpleQueue[bytes | FacedexError | None] = SimpleQueue()
+        open_call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method, None, None)
         self._call = open_call(iter(self._outgoing.get, None))
         threading.Thread(target=self._keep_reading, name="facedex-stream", daemon=True).start()
 
@@ -70,15 +69,17 @@ class Stream:
         self._outgoing.put(None)
 
     def has_answer(self) -> bool:
+        """Whether `receive` would return, or raise, without waiting."""
         return not self._incoming.empty()
 
     def receive(self, *, timeout_seconds: float) -> bytes:
         try:
             arrived = self._incoming.get(timeout=timeout_seconds)
         except Empty:
-            raise stream_silent(self._target, timeout_seconds) from None
+            raise self.silence(timeout_seconds) from None
         if arrived is None:
-            raise stream_ended_early(self._target)
+            message = f"{self._target} ended the stream with requests unanswered; send those again"
+            raise ServerFaultError(Failure(message))
         if isinstance(arrived, FacedexError):
             raise arrived
         return arrived
@@ -88,15 +89,22 @@ class Stream:
         with suppress(Empty):
             self._incoming.get(timeout=timeout_seconds)
 
+    def silence(self, timeout_seconds: float) -> FacedexError:
+        message = f"no answer on the stream from {self._target} for {timeout_seconds:g} s; allow more, or send less"
+        return DeadlineError(Failure(message, code="DEADLINE_EXCEEDED"))
+
     def close(self) -> None:
         self._call.cancel()
         self._outgoing.put(None)  # ends the thread of gRPC that waits for requests
 
     def _keep_reading(self) -> None:
-        answers: Iterator[bytes] = iter(self._call)
         try:
-            for answer in answers:
-                self._incoming.put(answer)
-            self._incoming.put(None)
+            for answer in self._call:
+                self._arrived(answer)
+            self._arrived(None)
         except grpc.RpcError as error:
-            self._incoming.put(error_of_call(error, target=self._target))
+            self._arrived(error_of_call(error, target=self._target))
+
+    def _arrived(self, arrival: bytes | FacedexError | None) -> None:
+        self._incoming.put(arrival)
+        self._on_arrival()
