@@ -1,6 +1,7 @@
 """The command `facedex`: enrolling and identifying people from a terminal."""
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
@@ -17,10 +18,13 @@ from facedex.client.errors import FacedexError
 from facedex.client.servers import ModelInfo, ServerInfo
 
 
-def main() -> None:
-    """Runs the command; an error is one line on the standard error, and exit code 1."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command, by default with the arguments of this process.
+
+    Always raises SystemExit; an error is one line on the standard error, and exit code 1.
+    """
     try:
-        program()
+        program(arguments)
     except (FacedexError, OSError) as error:
         complain(spoken(error))
         sys.exit(ExitCode.ERROR)
