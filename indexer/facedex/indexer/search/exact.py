@@ -55,6 +55,11 @@ class Block:
         self.alive[slots] = True
         return range(slots.start, slots.stop)
 
+    def erase(self, slot: int) -> None:
+        self.alive[slot] = False
+        # The vector of an erased person does not stay in memory.
+        self.rows[slot] = 0
+
     def mask(self, scope: Scope) -> NDArray[np.bool_]:
         """The slots that a search of this scope may see, as they are now."""
         mask = self.alive.copy()
@@ -119,9 +124,7 @@ class ExactIndex:
             place = self._places.pop(template_id, None)
             if place is not None:
                 block, slot = place
-                block.alive[slot] = False
-                # The vector of an erased person does not stay in memory.
-                block.rows[slot] = 0
+                block.erase(slot)
 
     def search(
         self, probes: NDArray[np.float32], *, limit: int, min_score: float = -1.0, scope: Scope = EVERYBODY

@@ -1,0 +1,347 @@
+"""Exhaustive fast scan of 4-bit codes with an exact second look: the index of large galleries."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import faiss
+import numpy as np
+
+from facedex.indexer.search.codebook import code_bytes_of, codebook
+from facedex.indexer.search.exact import Block, exact_scores
+from facedex.indexer.search.ranking import best_of_each_identity
+from facedex.indexer.search.segment import Rows, Segment
+from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from facedex.indexer.search.codebook import Codebook
+
+# The pair (alive rows that the scope lets through) of each part, or None for "all that are alive".
+Masks = dict[int, "NDArray[np.bool_] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class FastSettings:
+    """Where exact search ends, and how closely the fast scan is checked."""
+
+    exact_rows: int = 8_192
+    """Up to here every row is compared exactly: it is fast enough, and needs no codes."""
+    first_block_rows: int = 64
+    """A small gallery takes little memory."""
+    block_rows: int = 1_024
+    """New rows go to exact blocks of up to this size."""
+    seal_rows: int = 2_048
+    """So many rows in full blocks become a segment."""
+    bulk_rows: int = 8_192
+    """So many rows at once become a segment without being blocks first."""
+    segment_rows: int = 262_144
+    """Segments are merged up to this size."""
+    gather_rows: int = 4_096
+    """A filter that leaves no more is answered by comparing exactly those rows."""
+    second_look: int = 160
+    """Rows of the fast scan that are scored exactly, at least."""
+    second_look_per_candidate: int = 16
+    most_second_look: int = 2_560
+    """Where nobody near the probe reaches the floor, as when an investigation asks for strangers, the list ends here."""
+    dead_share: float = 0.15
+    """A segment of which more is erased is written anew."""
+    gain: float = 0.71
+    """Approximate scores of 1-bit-a-component codes are this part of the exact ones (rate–distortion of a Gaussian)."""
+    noise: float = 0.45
+    """Standard deviation of an approximate score, in units of 1 / sqrt(dimension)."""
+    deviations: float = 3.72
+    """A row at the floor is missed less often than 1e-4: this many standard deviations."""
+
+
+class FastIndex:
+    """A `TemplateIndex` of exact blocks for new rows and fast-scan segments for the rest.
+
+    Codes are append-only and searched exhaustively, so no row is out of reach as in a graph or in cells. The scan's best
+    rows are scored exactly; the list widens until a row at the score floor would be missed less often than 1e-4.
+    """
+
+    def __init__(self, dimension: int, settings: FastSettings | None = None) -> None:
+        self._dimension = dimension
+        self._settings = settings or FastSettings()
+        self._code_bytes = code_bytes_of(dimension)
+        # Replaced as a whole, never changed: a search works on the parts that it found.
+        self._blocks: tuple[Block, ...] = ()
+        self._segments: tuple[Segment, ...] = ()
+        self._places: dict[int, tuple[Block, int]] = {}
+        self._highest = 0
+        self._count = 0
+        self._changing = threading.RLock()
+        self._sealing = threading.Lock()
+        self._sealer: threading.Thread | None = None
+
+    @property
+    def dimension(self) -> int:
+        return self._dimension
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return self._segments
+
+    # Changes
+
+    def add(self, template_ids: Sequence[int], identity_ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
+        with self._changing:
+            fresh = self._fresh(template_ids)
+            templates, identities = (np.asarray(each, np.int64)[fresh] for each in (template_ids, identity_ids))
+            if self._code_bytes is not None and len(templates) >= self._settings.bulk_rows:
+                self._append_segment(templates, identities, vectors[fresh])
+            else:
+                self._append(templates, identities, vectors[fresh])
+            self._highest = max(self._highest, int(templates.max(initial=0)))
+            self._count += len(templates)
+        self._seal_when_due()
+
+    def _fresh(self, template_ids: Sequence[int]) -> NDArray[np.bool_]:
+        numbers = np.asarray(template_ids, np.int64)
+        fresh = numbers > self._highest
+        for place in np.flatnonzero(~fresh).tolist():
+            fresh[place] = self._find(int(numbers[place])) is None
+        return fresh
+
+    def _find(self, template_id: int) -> tuple[Block | Segment, int] | None:
+        place = self._places.get(template_id)
+        if place is not None:
+            return place
+        for segment in self._segments:
+            slot = segment.slot_of(template_id)
+            if slot is not None:
+                return segment, slot
+        return None
+
+    def _append(self, templates: NDArray[np.int64], identities: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
+        while len(rows):
+            block = self._block_with_room()
+            count = min(block.free, len(rows))
+            slots = block.append(templates[:count], identities[:count], rows[:count])
+            self._places.update(zip(templates[:count].tolist(), ((block, slot) for slot in slots), strict=True))
+            templates, identities, rows = templates[count:], identities[count:], rows[count:]
+
+    def _append_segment(
+        self, templates: NDArray[np.int64], identities: NDArray[np.int64], rows: NDArray[np.float32]
+    ) -> None:
+        segment = Segment.encoded(Rows(templates, identities, rows.astype(np.float16)), self._codebook())
+        self._segments = (*self._segments, segment)
+
+    def _block_with_room(self) -> Block:
+        if self._blocks and self._blocks[-1].free:
+            return self._blocks[-1]
+        largest = max((block.capacity for block in self._blocks), default=0)
+        capacity = min(self._settings.block_rows, max(self._settings.first_block_rows, 2 * largest))
+        block = Block(self._dimension, capacity)
+        self._blocks = (*self._blocks, block)
+        return block
+
+    def erase(self, template_ids: Sequence[int]) -> None:
+        with self._changing:
+            for template_id in template_ids:
+                self._erase(template_id)
+        self._seal_when_due()
+
+    def _erase(self, template_id: int) -> None:
+        place = self._find(template_id)
+        if place is None:
+            return
+        part, slot = place
+        part.erase(slot)
+        self._places.pop(template_id, None)
+        self._count -= 1
+
+    # Sealing and compaction
+
+    def _seal_when_due(self) -> None:
+        if self._is_due() and (self._sealer is None or not self._sealer.is_alive()):
+            self._sealer = threading.Thread(target=self.seal, name="sealer", daemon=True)
+            self._sealer.start()
+
+    def _is_due(self) -> bool:
+        if self._code_bytes is None or self._count <= self._settings.exact_rows:
+            return False
+        full = sum(block.capacity for block in self._blocks if not block.free)
+        is_full = full >= self._settings.seal_rows
+        return is_full or self._mergeable() is not None or any(self._is_wasteful(each) for each in self._segments)
+
+    def _is_wasteful(self, segment: Segment) -> bool:
+        return segment.live_count < (1 - self._settings.dead_share) * len(segment)
+
+    def seal(self) -> None:
+        """Turns full blocks into segments, merges small segments and rewrites wasteful ones, while searches go on."""
+        if self._code_bytes is None:
+            return
+        with self._sealing:
+            full = [block for block in self._blocks if not block.free]
+            if full:
+                self._replace(full)
+            for segment in [each for each in self._segments if self._is_wasteful(each)]:
+                self._replace([segment])
+            while (pair := self._mergeable()) is not None:
+                self._replace(list(pair))
+
+    def _mergeable(self) -> tuple[Segment, Segment] | None:
+        # Sizes double from merge to merge, so a row is encoded a few times in its life.
+        for first, second in zip(self._segments, self._segments[1:], strict=False):
+            joined = len(first) + len(second)
+            if joined <= self._settings.segment_rows and len(first) < 2 * len(second):
+                return first, second
+        return None
+
+    def _replace(self, parts: Sequence[Block | Segment]) -> None:
+        """Puts one new segment in the place of these parts. Rows erased meanwhile are erased in it too."""
+        kept = [np.flatnonzero(part.alive) for part in parts]
+        rows = Rows.joined([_rows_of(part).taken(which) for part, which in zip(parts, kept, strict=True)])
+        segment = Segment.encoded(rows, self._codebook()) if len(rows) else None
+        with self._changing:
+            if segment is not None:
+                segment.keep_only(np.concatenate([part.alive[which] for part, which in zip(parts, kept, strict=True)]))
+            self._swap(parts, segment)
+
+    def _swap(self, parts: Sequence[Block | Segment], segment: Segment | None) -> None:
+        gone = {id(part) for part in parts}
+        places = [number for number, each in enumerate(self._segments) if id(each) in gone]
+        where = places[0] if places else len(self._segments)
+        before = [each for each in self._segments[:where] if id(each) not in gone]
+        after = [each for each in self._segments[where:] if id(each) not in gone]
+        # First the new part, then without the old: a search in between sees a row twice, never not at all.
+        self._segments = (*before, *([] if segment is None else [segment]), *after)
+        self._blocks = tuple(each for each in self._blocks if id(each) not in gone)
+        for part in parts:
+            if isinstance(part, Block):
+                for template_id in part.template_ids.tolist():
+                    self._places.pop(template_id, None)
+
+    def _codebook(self) -> Codebook:
+        if self._code_bytes is None:
+            raise AssertionError("an index without codes seals nothing")
+        return codebook(self._dimension, self._code_bytes)
+
+    # Searches
+
+    def search(
+        self, probes: NDArray[np.float32], *, limit: int, min_score: float = -1.0, scope: Scope = EVERYBODY
+    ) -> list[tuple[Hit, ...]]:
+        faiss.omp_set_num_threads(1)  # once in every thread that searches: OpenMP costs single queries 20 to 60 times
+        # Blocks first: a block that becomes a segment in between is then seen twice, not missed.
+        blocks, segments = self._blocks, self._segments
+        view = _View(blocks, segments, scope, self._settings)
+        return [view.search(probe, limit=limit, min_score=min_score) for probe in probes]
+
+
+class _View:
+    """The parts of an index as one search sees them."""
+
+    def __init__(
+        self, blocks: tuple[Block, ...], segments: tuple[Segment, ...], scope: Scope, settings: FastSettings
+    ) -> None:
+        self._settings = settings
+        self._blocks = [(block, block.mask(scope)) for block in blocks]
+        self._segments = [(each, None if scope.is_everybody else each.mask(scope)) for each in segments]
+
+    def search(self, probe: NDArray[np.float32], *, limit: int, min_score: float) -> tuple[Hit, ...]:
+        if self._is_small():
+            return _ranked(self._gathered(), probe, min_score=min_score)[:limit]
+        near = [_block_rows(block, probe, 4 * limit, mask) for block, mask in self._blocks]
+        return self._scan(probe, near, limit=limit, min_score=min_score)
+
+    def _is_small(self) -> bool:
+        """Whether a filter leaves so few rows that comparing them all is cheapest."""
+        if any(mask is None for _, mask in self._segments):
+            return False
+        return sum(int(mask.sum()) for _, mask in (*self._blocks, *self._segments) if mask is not None) <= (
+            self._settings.gather_rows
+        )
+
+    def _gathered(self) -> list[Rows]:
+        parts: list[tuple[Block | Segment, NDArray[np.bool_] | None]] = [*self._blocks, *self._segments]
+        return [_rows_of(part).taken(np.flatnonzero(mask)) for part, mask in parts if mask is not None]
+
+    def _scan(self, probe: NDArray[np.float32], near: list[_Near], *, limit: int, min_score: float) -> tuple[Hit, ...]:
+        count = max(self._settings.second_look, self._settings.second_look_per_candidate * limit)
+        block_count = 4 * limit
+        while True:
+            scanned, unseen = self._nearest(probe, count)
+            hits = _ranked([*(each.rows for each in near), *scanned], probe, min_score=min_score)
+            floor = hits[limit - 1].score if len(hits) >= limit else min_score
+            blocks_are_done = all(each.unseen < max(min_score, floor) for each in near)
+            scan_is_done = unseen < max(min_score, floor) or count >= self._settings.most_second_look
+            if blocks_are_done and scan_is_done:
+                return hits[:limit]
+            if not blocks_are_done:
+                block_count *= 8
+                near = [_block_rows(block, probe, block_count, mask) for block, mask in self._blocks]
+            if not scan_is_done:
+                count = min(8 * count, self._settings.most_second_look)
+
+    def _nearest(self, probe: NDArray[np.float32], count: int) -> tuple[list[Rows], float]:
+        """The rows of the fast scan's best `count`, and a score that a row outside them hardly reaches."""
+        if not self._segments:
+            return [], -np.inf
+        found = [segment.nearest(probe[None], count, mask) for segment, mask in self._segments]
+        scores = np.concatenate([part[0] for part, _ in found])
+        owner = np.concatenate([np.full(part.shape[1], number) for number, (part, _) in enumerate(found)])
+        slots = np.concatenate([part[0] for _, part in found])
+        valid = slots >= 0
+        scores, owner, slots = scores[valid], owner[valid], slots[valid]
+        if len(scores) <= count:
+            best, unseen = np.arange(len(scores)), -np.inf
+            # A segment that gave all that it was asked for may hold more.
+            if any(
+                len(segment) > count and (part[1][0] >= 0).all()
+                for (segment, _), part in zip(self._segments, found, strict=True)
+            ):
+                unseen = self._exact_bound(float(scores.min(initial=np.inf)))
+        else:
+            best = np.argpartition(-scores, count - 1)[:count]
+            unseen = self._exact_bound(float(scores[best].min()))
+        rows = [
+            segment.rows.taken(slots[best][owner[best] == number]) for number, (segment, _) in enumerate(self._segments)
+        ]
+        return rows, unseen
+
+    def _exact_bound(self, approximate: float) -> float:
+        dimension = self._segments[0][0].rows.vectors.shape[1]
+        noise = self._settings.noise / np.sqrt(dimension)
+        return float((approximate + self._settings.deviations * noise) / self._settings.gain)
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Rows of a block near the probe, and a score that none of its other rows exceeds."""
+
+    rows: Rows
+    unseen: float
+
+
+def _block_rows(block: Block, probe: NDArray[np.float32], count: int, mask: NDArray[np.bool_]) -> _Near:
+    slots, unseen = block.top(probe, count, mask)
+    return _Near(_rows_of(block).taken(slots), unseen)
+
+
+def _rows_of(part: Block | Segment) -> Rows:
+    if isinstance(part, Segment):
+        return part.rows
+    return Rows(part.template_ids, part.identity_ids, part.rows)  # type: ignore[arg-type]
+
+
+def _ranked(parts: Iterable[Rows], probe: NDArray[np.float32], *, min_score: float) -> tuple[Hit, ...]:
+    found = [part for part in parts if len(part)]
+    if not found:
+        return ()
+    return best_of_each_identity(
+        np.concatenate([part.template_ids for part in found]),
+        np.concatenate([part.identity_ids for part in found]),
+        np.concatenate([exact_scores(part.vectors, probe) for part in found]),
+        min_score=min_score,
+    )
