@@ -57,6 +57,8 @@ class DetectorContract:
     """Faces below this score are not reported."""
     nms_iou: float
     """Of two boxes that overlap more than this, one goes."""
+    smallest_face_px: float
+    """Shorter side of the smallest face that is found reliably, at the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ def _read_detector(table: "_Table", fields: "_Table") -> tuple[DetectorContract,
         strides=output.wholes("strides", 1, 256),
         score_threshold=output.number("score_threshold", 0, 1, default=0.6),
         nms_iou=output.number("nms_iou", 0, 1, default=0.3),
+        smallest_face_px=output.number("smallest_face_px", 1, 640, default=16),
     )
     output.refuse_unknown()
     return contract, None

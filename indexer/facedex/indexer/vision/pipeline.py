@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,6 @@ from facedex.indexer.vision.face import Box, Face, Landmarks, Quality
 from facedex.indexer.vision.findings import Findings
 from facedex.indexer.vision.scan import Checkpoint, Scan
 from facedex.indexer.vision.workbench import Workbench, available_cores
-
-_SMALLEST_DETECTION_SIDE: Final = 500
-"""A reduced picture keeps at least this longer side, so that a face of 20 px on the photograph is still found."""
 
 
 def unhurried() -> None:
@@ -84,7 +80,8 @@ class FacePipeline:
             return self._detect(opened, checkpoint)
 
     def _detect(self, opened: Photograph, checkpoint: Checkpoint) -> Detection:
-        view = _view(opened, opened.strongest_reduction(_SMALLEST_DETECTION_SIDE))
+        finest_side = self._scan.finest_side(max(opened.width, opened.height))
+        view = _view(opened, opened.strongest_reduction(finest_side))
         sightings = _largest_first(self._scan.find(view.picture, shrunk_by=view.reduction, checkpoint=checkpoint), view)
         checkpoint()
         closest = self._close_enough(opened, view, sightings)
@@ -120,9 +117,22 @@ def _view(opened: Photograph, reduction: Reduction) -> _View:
 
 
 def _largest_first(found: Findings, view: _View) -> list[_Sighting]:
+    order = np.argsort(-prominence(found, view.picture.shape[1], view.picture.shape[0]), kind="stable")
     in_photograph = found.placed(scale=view.reduction, left=0, top=0)
-    order = np.argsort(-in_photograph.sides.prod(axis=1), kind="stable")
     return [_sighting(in_photograph, int(row)) for row in order]
+
+
+def prominence(found: Findings, width: int, height: int) -> NDArray[np.float32]:
+    """How large each face appears, (n,): its area within the picture, less the further it is from the middle.
+
+    The middle counts in full and the corners not at all. A person who walks past the edge of somebody's portrait, often
+    nearer to the camera and cut off, is not taken for its subject; one who is 1.5 times as large as those in the middle is.
+    """
+    size = np.array([width, height], dtype=np.float32)
+    first, last = found.corners[:, :2], found.corners[:, 2:]
+    visible = np.maximum(np.minimum(last, size) - np.maximum(first, 0), 0).prod(axis=1)
+    distance = np.linalg.norm((first + last - size) / 2, axis=1) / (np.linalg.norm(size) / 2)
+    return np.asarray(visible * np.maximum(1 - distance, 0), dtype=np.float32)
 
 
 def _sighting(found: Findings, row: int) -> _Sighting:

@@ -23,8 +23,10 @@ from facedex.indexer.vision.face import Landmarks
 from facedex.indexer.vision.manifest import Border
 
 _NOSE_DEPTH: Final = 0.615
-_NOSE_LEVEL: Final = 0.55
+"""Fitted, with `_NOSE_SWING`, to the known pose and landmarks of the rendered faces in tests/data/people."""
 _NOSE_SWING: Final = 0.70
+_NOSE_LEVEL: Final = 0.555
+"""Median of photographs of the press (LFW): how far down between eyes and mouth the nose of a level head is."""
 
 
 def grey_crop(picture: NDArray[np.uint8], landmarks: Landmarks, reduction: int) -> NDArray[np.uint8]:

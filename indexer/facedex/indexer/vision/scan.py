@@ -1,8 +1,8 @@
 """Where and how closely a detector looks at a picture, so that no face is too small, too large or cut by an edge.
 
-A detector sees faces of about 10 to 300 px. So the picture is looked at in two or more sizes: coarsely, with a margin
-around it, for faces that fill it; and so finely that the smallest face to be found is 10 px, in overlapping tiles if
-need be.
+A detector sees faces from about 15 to 300 px. So the picture is looked at in two or more sizes: coarsely, with a margin
+around it, for faces that fill it; and so finely that the smallest face to be found is large enough for the detector, in
+overlapping tiles if need be.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from facedex.indexer.vision.detector import Detector
 from facedex.indexer.vision.findings import Findings, join, suppress_overlaps
 
-_DETECTABLE_PX: Final = 10
-"""Side of the smallest face that the detectors find reliably, at their input."""
-_COARSE_SIDE: Final = 320
+_COARSE_SIDE: Final = 256
 """Longer side of the coarsest look: a face that fills the picture is then as large as the detectors know faces."""
 _FINE_SIDE: Final = 640
-"""Up to here a finer look costs little, and finds faces smaller than what was asked for."""
+"""Up to here a finer look costs little, and places the landmarks better."""
+_FINEST_SIDE: Final = 2000
+"""Beyond, the finest look would take a tenth of a second and more: the smallest face grows with the picture instead."""
 _STEP: Final = 6
 """From one look to the next coarser one; a face too large for the tiles' overlap is still 21 px there."""
 _OVERLAP_PX: Final = 128
 _LARGEST_TILE_PX: Final = 1280
-_COARSE_TOLERANCE: Final = 1.3
-"""A look at up to 416 px serves as the coarsest one."""
+_COARSE_TOLERANCE: Final = 1.7
+"""A look at up to 435 px serves as the coarsest one."""
 _MARGIN: Final = 0.25
 """Width of the margin around the coarsest look, as a part of the longer side."""
 
@@ -48,11 +48,17 @@ class Scan:
 
     def find(self, picture: NDArray[np.uint8], *, shrunk_by: int, checkpoint: Checkpoint) -> Findings:
         """The faces, best first, in pixels of `picture`: the photograph with its sides divided by `shrunk_by`."""
-        finest = _DETECTABLE_PX * shrunk_by / self.smallest_face_px
-        scales = looking_scales(max(picture.shape[:2]), finest=finest)
+        scales = looking_scales(
+            max(picture.shape[:2]), finest_side=self.finest_side(max(picture.shape[:2]) * shrunk_by)
+        )
         looks = [look for scale in scales[:-1] for look in self._look_in_tiles(picture, scale, checkpoint)]
         found = join([*looks, self._look_with_margin(picture, scales[-1], checkpoint)])
         return suppress_overlaps(found.select(found.are_plausible), max_iou=self.detector.contract.nms_iou)
+
+    def finest_side(self, longer_side: int) -> int:
+        """Longer side of the finest look at a photograph, in pixels."""
+        wanted = longer_side * self.detector.contract.smallest_face_px / self.smallest_face_px
+        return ceil(min(longer_side, max(_FINE_SIDE, min(wanted, _FINEST_SIDE))))
 
     def _look_with_margin(self, picture: NDArray[np.uint8], scale: float, checkpoint: Checkpoint) -> Findings:
         checkpoint()
@@ -107,10 +113,10 @@ class Tile:
         return np.asarray(whole, dtype=np.bool_)
 
 
-def looking_scales(longer_side: int, *, finest: float) -> list[float]:
-    """By how much the picture is scaled for each look, finest first; never up."""
+def looking_scales(longer_side: int, *, finest_side: int) -> list[float]:
+    """By how much a picture is scaled for each look, finest first; never up."""
     coarsest = min(1.0, _COARSE_SIDE / longer_side)
-    scales = [min(1.0, max(finest, _FINE_SIDE / longer_side))]
+    scales = [min(1.0, finest_side / longer_side)]
     while scales[-1] > coarsest * _COARSE_TOLERANCE:
         scales.append(max(scales[-1] / _STEP, coarsest))
     return scales
