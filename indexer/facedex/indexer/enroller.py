@@ -82,8 +82,12 @@ class Enroller:
         if answer is not None:
             return answer
         prepared = self._prepare(request, sources, checkpoint=checkpoint)
-        checkpoint()
         with self._committing:
+            # Again, because the same request may have been sent twice at the same time.
+            answer = self._first_answer(request.request_id, digest)
+            if answer is not None:
+                return answer
+            checkpoint()
             return self._commit(request, self._guarded(request, prepared), digest=digest)
 
     def _first_answer(self, request_id: str, digest: str) -> Enrolment | None:
@@ -92,6 +96,7 @@ class Enroller:
             return None
         if remembered.digest != digest:
             raise RequestIdReused
+        self._gallery.catch_up()  # another process may have given that answer
         return answer_from_json(remembered.answer)
 
     # From photographs to vectors
@@ -175,9 +180,7 @@ class Enroller:
         other = self._gallery.best_other(vector, identity_id=identity_id, min_score=threshold)
         if other is None:
             return None
-        is_known = bool(self._gallery.store.ids_of(self._gallery.record, [identity_id]))
-        own = self._gallery.best_score(vector, identity_id) if is_known else None
-        return guard_finding(other, own_score=own)
+        return guard_finding(other, own_score=self._gallery.best_score(vector, identity_id))
 
     def _commit(self, request: Enrol, prepared: Sequence[_Prepared], *, digest: str) -> Enrolment:
         identity_id = request.details.external_id

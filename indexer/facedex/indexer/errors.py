@@ -10,6 +10,7 @@
     │   │   └── TemplateNotFound
     │   ├── GalleryExists
     │   ├── WrongModel              a vector of another model than the gallery's
+    │   ├── MalformedMessage        bytes that are no message of the kind that is expected
     │   ├── RequestIdReused         one request id for two different requests
     │   ├── NoFace                  the photograph shows nobody
     │   ├── SeveralFacesFound       the photograph shows several people and the caller did not choose
@@ -54,6 +55,17 @@ class VectorInvalid(InvalidArgument):
     """A vector is not a finite unit vector of the gallery's length."""
 
     reason = "VECTOR_INVALID"
+
+
+class MalformedMessage(CallerError):
+    """The bytes are no message of the kind that is expected."""
+
+    reason = "MALFORMED_MESSAGE"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the bytes are no message of this method; use stubs that were generated from this server's .proto"
+        )
 
 
 class NotFound(CallerError):
@@ -172,10 +184,12 @@ class ModelMissing(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """The database cannot be reached, is full, or is read-only. Nothing of the request was kept."""
+    """The database cannot be reached, is full, or is read-only."""
 
     reason = "STORE_UNAVAILABLE"
 
     def __init__(self, cause: str) -> None:
-        super().__init__(f"the database refused the operation ({cause}); nothing of this request was kept")
+        super().__init__(
+            f"the database refused the operation ({cause}); repeat the request, with the same request id where it has one"
+        )
         self.cause = cause

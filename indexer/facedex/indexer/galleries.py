@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from facedex.indexer.enroller import Enroller
-from facedex.indexer.errors import GalleryNotFound, InvalidArgument, ModelMissing
+from facedex.indexer.errors import GalleryNotFound, IdentityNotFound, InvalidArgument, ModelMissing
 from facedex.indexer.gallery import Gallery
-from facedex.indexer.policy import GalleryPolicy, policy_to_json
+from facedex.indexer.policy import GalleryPolicy, policy_from_json, policy_to_json
 from facedex.indexer.store.records import ModelRecord
 
 if TYPE_CHECKING:
@@ -55,15 +56,13 @@ class Galleries:
 
     def create(self, name: str, policy: GalleryPolicy) -> GalleryRecord:
         """A new, empty gallery of the default model."""
-        if not GALLERY_NAME.fullmatch(name):
-            raise InvalidArgument(
-                "name", "needs 1 to 63 characters of a-z, 0-9, '-' and '_', and begins with a letter or digit"
-            )
+        _check_name(name, "name")
         model = model_record(self._pipeline.embedder.manifest)
         return self._store.create_gallery(name, model=model, policy=policy_to_json(policy))
 
     def get(self, name: str) -> Gallery:
         """The gallery, loaded. One that another process created is found too."""
+        _check_name(name, "gallery")
         gallery = self._galleries.get(name)
         return self._open(name) if gallery is None else gallery
 
@@ -94,16 +93,31 @@ class Galleries:
             )
         return pipeline
 
-    def update_policy(self, name: str, policy: GalleryPolicy) -> GalleryRecord:
-        record = self._store.update_policy(name, policy_to_json(policy))
+    def change_policy(self, name: str, change: Callable[[GalleryPolicy], GalleryPolicy]) -> GalleryRecord:
+        """Makes a new policy of the old one."""
+        record = self._store.change_policy(name, lambda old: policy_to_json(change(policy_from_json(old))))
         self.get(name).catch_up()
         return record
 
+    def record(self, name: str) -> GalleryRecord:
+        """The gallery as it stands in the store."""
+        _check_name(name, "name")
+        return self._store.gallery(name)
+
     def delete(self, name: str) -> int:
         """Erases a gallery with everybody in it and returns the number of identities."""
+        _check_name(name, "name")
         count = self._store.delete_gallery(name)
         self._close(name)
         return count
+
+    def erase_expired(self) -> int:
+        """Erases identities whose time is over, and returns how many; they are not returned since they expired."""
+        expired = self._store.expired_identities()
+        for name, external_id in expired:
+            with suppress(GalleryNotFound, IdentityNotFound):  # erased since
+                self.get(name).delete_identity(external_id)
+        return len(expired)
 
     def follow(self) -> None:
         """Brings every gallery to the state of the store, whoever changed it."""
@@ -137,6 +151,13 @@ class Galleries:
             gallery = self._galleries.pop(name, None)
             if gallery is not None:
                 self._enrollers.pop(gallery.record.id, None)
+
+
+def _check_name(name: str, field: str) -> None:
+    if not GALLERY_NAME.fullmatch(name):
+        raise InvalidArgument(
+            field, "needs 1 to 63 characters of a-z, 0-9, '-' and '_', and begins with a letter or digit"
+        )
 
 
 def model_record(manifest: ModelManifest) -> ModelRecord:

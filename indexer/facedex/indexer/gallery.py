@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facedex.indexer.errors import IdentityNotFound, InvalidArgument, NoFace, SeveralFacesFound
+from facedex.indexer.errors import InvalidArgument, NoFace, SeveralFacesFound
 from facedex.indexer.identification import (
     Candidate,
     Decision,
@@ -167,9 +167,7 @@ class Gallery:
 
     def verify(self, probe: NDArray[np.float32], external_id: str, *, requested: float | None = None) -> Verification:
         """Compares a probe (dimension,) with the templates of one identity (1:1); the best of them counts."""
-        identity = self._store.identity(self._record, external_id)
-        if identity.is_expired(self._store.now()):
-            raise IdentityNotFound(self._record.name)
+        self._store.identity(self._record, external_id)  # raises where there is none
         score = self.best_score(probe, external_id)
         if score is None:
             raise InvalidArgument("identity_id", "the identity has no templates; enrol a photograph first")

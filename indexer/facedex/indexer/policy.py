@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from facedex.indexer.errors import InvalidArgument
+
+# An expiry has to stay within the calendar.
+MAX_RETENTION_SECONDS = 100 * 365.25 * 86_400
 
 
 class SeveralFaces(enum.Enum):
@@ -39,8 +43,8 @@ class QualityLimits:
 
     def __post_init__(self) -> None:
         _require(0 <= self.min_detector_score <= 1, "min_detector_score", "must lie between 0 and 1")
-        _require(self.min_size_px >= 0, "min_size_px", "must be 0 or more pixels")
-        _require(self.min_sharpness >= 0, "min_sharpness", "must be 0 or more")
+        _require(0 <= self.min_size_px < math.inf, "min_size_px", "must be 0 or more pixels")
+        _require(0 <= self.min_sharpness < math.inf, "min_sharpness", "must be 0 or more")
         _require(0 <= self.min_brightness <= self.max_brightness <= 255, "min_brightness", "0 ≤ min ≤ max ≤ 255")
         for name in ("max_yaw_degrees", "max_pitch_degrees", "max_roll_degrees"):
             _require(0 <= getattr(self, name) <= 180, name, "must lie between 0 and 180 degrees")
@@ -83,7 +87,12 @@ class GalleryPolicy:
     keep_crops: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.retention_seconds is None or self.retention_seconds > 0, "retention", "must be above 0 seconds")
+        seconds = self.retention_seconds
+        _require(
+            seconds is None or 0 < seconds <= MAX_RETENTION_SECONDS,
+            "retention",
+            "must be above 0 seconds, up to 100 years",
+        )
 
 
 def policy_to_json(policy: GalleryPolicy) -> dict[str, Any]:

@@ -53,6 +53,9 @@ SERVICES = tuple(
 )
 # Threads beyond the admitted calls, so that a call that is turned away, or a health check, never waits for one.
 SPARE_THREADS = 16
+MAX_REFLECTIONS = 8
+# A peer that vanished without a word is noticed, and what it held is free again, after this much and as much again.
+KEEPALIVE_MILLISECONDS = 20_000
 
 
 class AddressInUse(Exception):
@@ -109,13 +112,16 @@ def build_galleries(settings: Settings, store: Store) -> Galleries:
 def build_server(settings: Settings, galleries: Galleries, health_servicer: health.HealthServicer) -> grpc.Server:
     requests = Admission(settings.max_concurrent_requests)
     streams = Admission(settings.max_concurrent_streams)
-    threads = requests.limit + streams.limit + SPARE_THREADS
+    reflections = Admission(MAX_REFLECTIONS)
+    threads = requests.limit + streams.limit + reflections.limit + SPARE_THREADS
     server = grpc.server(
         futures.ThreadPoolExecutor(threads, thread_name_prefix="call"),
-        interceptors=[CallInterceptor(requests=requests, streams=streams)],
+        interceptors=[CallInterceptor(requests=requests, streams=streams, reflections=reflections)],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_MILLISECONDS),
             ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
         ],
     )

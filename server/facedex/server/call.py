@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from facedex.indexer.errors import DeadlinePassed, InvalidArgument
+from facedex.indexer.errors import DeadlinePassed
+from facedex.server.translate import checked_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,5 +28,4 @@ def checkpoint_of(context: grpc.ServicerContext) -> Callable[[], None]:
 
 
 def check_request_id(request_id: str) -> None:
-    if len(request_id) > MAX_REQUEST_ID_CHARACTERS:
-        raise InvalidArgument("request_id", f"may have {MAX_REQUEST_ID_CHARACTERS} characters at most")
+    checked_text(request_id, "request_id", max_characters=MAX_REQUEST_ID_CHARACTERS)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.enrolment import Enrol, EnrolItem, EnrolOutcome, EnrolReason, VectorItem
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.store.records import IdentityDetails
 from facedex.indexer.vision.face import Quality
-from facedex.server.call import checkpoint_of
+from facedex.server.call import check_request_id, checkpoint_of
 from facedex.server.gallery_service import GUARD_ACTION, SEVERAL_FACES, known_value
 from facedex.server.interceptor import log_unexpected
 from facedex.server.paging import name_before, page_size, token_after
@@ -25,7 +26,6 @@ from facedex.v1 import enrolment_pb2, enrolment_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
 
     import grpc
 
@@ -109,6 +109,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     def _enrol(
         self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]
     ) -> enrolment_pb2.EnrolResponse:
+        check_request_id(request.request_id)
         gallery = self._galleries.get(request.gallery)
         enrolment = self._galleries.enroller(gallery).enrol(_domain_enrol(request), checkpoint=checkpoint)
         return _wire_enrolment(enrolment, request.request_id)
@@ -149,12 +150,19 @@ def _domain_details(identity: enrolment_pb2.Identity) -> IdentityDetails:
         display_name=checked_text(identity.display_name, "display_name") or None,
         attributes=_checked_attributes(dict(identity.attributes)) or None,
         consent_reference=checked_text(identity.consent_reference, "consent_reference") or None,
-        expires_at=_expiry(identity),
+        expires_at=_future_expiry(identity),
     )
 
 
 def _expiry(identity: enrolment_pb2.Identity) -> datetime | None:
     return domain_time(identity.expire_time) if identity.HasField("expire_time") else None
+
+
+def _future_expiry(identity: enrolment_pb2.Identity) -> datetime | None:
+    expiry = _expiry(identity)
+    if expiry is not None and expiry <= datetime.now(UTC):
+        raise InvalidArgument("expire_time", "is over already; name a time to come, or delete the identity")
+    return expiry
 
 
 def _checked_attributes(attributes: dict[str, str]) -> dict[str, str]:
@@ -185,7 +193,7 @@ def _new_values(identity: enrolment_pb2.Identity, paths: Sequence[str]) -> dict[
         "display_name": checked_text(identity.display_name, "display_name"),
         "attributes": _checked_attributes(dict(identity.attributes)),
         "consent_reference": checked_text(identity.consent_reference, "consent_reference"),
-        "expires_at": _expiry(identity),
+        "expires_at": _future_expiry(identity),
     }
     return {UPDATABLE[path]: values[UPDATABLE[path]] for path in paths}
 

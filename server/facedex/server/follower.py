@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from facedex.indexer.errors import StoreUnavailable
+from facedex.server.interceptor import log_unexpected
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from facedex.indexer.galleries import Galleries
 
 logger = structlog.get_logger("facedex.server")
 REQUEST_MEMORY = timedelta(days=1)
-CLEANING_INTERVAL_SECONDS = 3600.0
+CLEANING_INTERVAL_SECONDS = 60.0
 
 
 class Follower:
@@ -40,14 +43,21 @@ class Follower:
         until_cleaning = 0.0
         while not self._stopping.wait(self._interval_seconds):
             until_cleaning -= self._interval_seconds
-            try:
-                self._galleries.follow()
-                if until_cleaning <= 0:
-                    self._forget_requests()
-                    until_cleaning = CLEANING_INTERVAL_SECONDS
-            except StoreUnavailable as error:
-                logger.warning("cannot follow the change log", cause=error.cause)
+            self._attempt(self._galleries.follow)
+            if until_cleaning <= 0:
+                self._attempt(self._clean)
+                until_cleaning = CLEANING_INTERVAL_SECONDS
 
-    def _forget_requests(self) -> None:
+    def _attempt(self, work: Callable[[], object]) -> None:
+        # Whatever goes wrong now, the log is followed again after the next interval.
+        try:
+            work()
+        except StoreUnavailable as error:
+            logger.warning("cannot follow the change log", cause=error.cause)
+        except Exception as error:  # noqa: BLE001
+            log_unexpected("follower", error)
+
+    def _clean(self) -> None:
+        self._galleries.erase_expired()
         store = self._galleries.store
         store.forget_requests(before=store.now() - REQUEST_MEMORY)

@@ -66,7 +66,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     def GetGallery(
         self, request: gallery_pb2.GetGalleryRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.GetGalleryResponse:
-        return gallery_pb2.GetGalleryResponse(gallery=wire_gallery(self._galleries.store.gallery(request.name)))
+        return gallery_pb2.GetGalleryResponse(gallery=wire_gallery(self._galleries.record(request.name)))
 
     def ListGalleries(
         self, request: gallery_pb2.ListGalleriesRequest, context: grpc.ServicerContext
@@ -81,11 +81,10 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     def UpdateGallery(
         self, request: gallery_pb2.UpdateGalleryRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.UpdateGalleryResponse:
-        record = self._galleries.store.gallery(request.gallery.name)
-        policy = _replaced(policy_from_json(record.policy), domain_policy(request.gallery), request.update_mask.paths)
-        return gallery_pb2.UpdateGalleryResponse(
-            gallery=wire_gallery(self._galleries.update_policy(record.name, policy))
-        )
+        name = self._galleries.record(request.gallery.name).name
+        new, paths = domain_policy(request.gallery), request.update_mask.paths
+        record = self._galleries.change_policy(name, lambda old: _replaced(old, new, paths))
+        return gallery_pb2.UpdateGalleryResponse(gallery=wire_gallery(record))
 
     def DeleteGallery(
         self, request: gallery_pb2.DeleteGalleryRequest, context: grpc.ServicerContext

@@ -143,9 +143,10 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         query: Query,
         checkpoint: Callable[[], None],
     ) -> identification_pb2.IdentifyResponse:
+        selection = known_value(FACES, request.faces, "faces")
         pipeline = self._galleries.pipeline_of(gallery)
         detection = pipeline.detect(request.image, checkpoint=checkpoint)
-        faces = _chosen(detection, known_value(FACES, request.faces, "faces"))
+        faces = _chosen(detection, selection)
         probes = _embedded(pipeline, faces, checkpoint)
         checkpoint()
         response = _response(request, gallery, gallery.identify(probes, query))
@@ -207,8 +208,8 @@ def _only_face(
     request: identification_pb2.VerifyRequest,
     checkpoint: Callable[[], None],
 ) -> tuple[FaceCrop, NDArray[np.float32]]:
-    detection = pipeline.detect(photograph, checkpoint=checkpoint)
-    faces = select_faces(detection, known_value(VERIFY_FACES, request.faces, "faces"))
+    selection = known_value(VERIFY_FACES, request.faces, "faces")
+    faces = select_faces(pipeline.detect(photograph, checkpoint=checkpoint), selection)
     return faces[0], _embedded(pipeline, faces, checkpoint)[0]
 
 
@@ -227,7 +228,7 @@ def _query(request: identification_pb2.IdentifyRequest) -> Query:
         limit=request.limit or DEFAULT_LIMIT,
         threshold=_threshold(request),
         filters=domain_filters(request.filters),
-        excluded_identity_ids=frozenset(request.excluded_identity_ids),
+        excluded_identity_ids=frozenset(checked_identity_id(each) for each in request.excluded_identity_ids),
         mode=known_value(MODES, request.mode, "mode"),
     )
 

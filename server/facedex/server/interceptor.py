@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from facedex.indexer.errors import MalformedMessage
 from facedex.server.status import Failure, failure_of, is_expected
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from facedex.server.admission import Admission
 
 logger = structlog.get_logger("facedex.server")
+HEALTH = "/grpc.health."
+REFLECTION = "/grpc.reflection."
 
 
 class CallInterceptor(grpc.ServerInterceptor):
@@ -26,44 +30,51 @@ class CallInterceptor(grpc.ServerInterceptor):
     The log says which method ended how and after how long: never who was on a photograph.
     """
 
-    def __init__(self, *, requests: Admission, streams: Admission) -> None:
+    def __init__(self, *, requests: Admission, streams: Admission, reflections: Admission) -> None:
         self._requests = requests
         self._streams = streams
+        self._reflections = reflections
 
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = continuation(handler_call_details)
+        handler: Any = continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith("/facedex."):
-            return handler  # health and reflection answer however busy the server is
+        if handler is None or method.startswith(HEALTH):
+            return handler  # health is answered however busy the server is
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
+                self._unary(method, handler), response_serializer=handler.response_serializer
             )
+        places = self._reflections if method.startswith(REFLECTION) else self._streams
         return grpc.stream_stream_rpc_method_handler(
-            self._stream(method, handler.stream_stream),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+            _stream(method, handler, places), response_serializer=handler.response_serializer
         )
 
-    def _unary(self, method: str, behaviour: Any) -> Any:
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
+    def _unary(self, method: str, handler: Any) -> Any:
+        def call(message: bytes, context: grpc.ServicerContext) -> Any:
             with _told(method, context), self._requests.place():
-                return behaviour(request, context)
+                return handler.unary_unary(_parsed(handler, message), context)
 
         return call
 
-    def _stream(self, method: str, behaviour: Any) -> Any:
-        def call(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(method, context), self._streams.place():
-                yield from behaviour(requests, context)
 
-        return call
+def _stream(method: str, handler: Any, places: Admission) -> Any:
+    def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        with _told(method, context), places.place():
+            yield from handler.stream_stream((_parsed(handler, each) for each in messages), context)
+
+    return call
+
+
+def _parsed(handler: Any, message: bytes) -> Any:
+    # Here and not by gRPC, which would answer "internal" and log a stack trace for each malformed message.
+    try:
+        return handler.request_deserializer(message)
+    except DecodeError:
+        raise MalformedMessage from None
 
 
 @contextmanager

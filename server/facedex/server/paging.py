@@ -6,6 +6,7 @@ import base64
 import binascii
 
 from facedex.indexer.errors import InvalidArgument
+from facedex.server.translate import checked_text
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
@@ -25,8 +26,8 @@ def token_after(name: str) -> str:
 def name_before(token: str) -> str:
     """The inverse of `token_after`; an empty token begins at the start."""
     try:
-        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
+        return checked_text(base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode(), "page_token")
+    except (binascii.Error, UnicodeError, InvalidArgument):
         raise InvalidArgument(
             "page_token", "is not one that this server gave; leave it empty for the first page"
         ) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf import any_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from facedex.indexer import errors
 from facedex.indexer.vision import errors as vision_errors
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 DOMAIN = "facedex"
+MAX_MESSAGE_CHARACTERS = 500
 
 # The first class that fits decides.
 CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
@@ -51,8 +52,10 @@ class Failure:
 
     def status(self) -> status_pb2.Status:
         info = error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN)
+        # The message travels twice, in headers of 8 KiB at most.
+        message = self.message[:MAX_MESSAGE_CHARACTERS]
         return status_pb2.Status(
-            code=self.number, message=self.message, details=[_packed(each) for each in (info, *self.details)]
+            code=self.number, message=message, details=[_packed(each) for each in (info, *self.details)]
         )
 
 
@@ -66,7 +69,7 @@ def failure_of(error: Exception) -> Failure:
 
 def is_expected(failure: Failure) -> bool:
     """Whether the error was raised on purpose."""
-    return failure.number != code_pb2.INTERNAL
+    return failure.code is not grpc.StatusCode.INTERNAL
 
 
 def _reason(error: Exception) -> str:

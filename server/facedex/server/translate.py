@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from facedex.indexer.store.records import AttributeFilter
 from facedex.v1 import enrolment_pb2, face_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 COMPONENT = np.dtype("<f4")
 MAX_IDENTITY_ID_CHARACTERS = 255
+MAX_FILTERS = 64
+MAX_FILTER_VALUES = 1_000
+# Control characters and line breaks. Joiners and wide spaces stay: names in Persian and Japanese need them.
+REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def wire_face(face: Face) -> face_pb2.Face:
@@ -68,13 +73,17 @@ def domain_time(timestamp: Timestamp) -> datetime:
         raise InvalidArgument("expire_time", "lies outside the years 1 to 9999") from None
 
 
-def domain_filters(filters: Iterable[enrolment_pb2.AttributeFilter]) -> tuple[AttributeFilter, ...]:
+def domain_filters(filters: Sequence[enrolment_pb2.AttributeFilter]) -> tuple[AttributeFilter, ...]:
+    if len(filters) > MAX_FILTERS:
+        raise InvalidArgument("filters", f"may be {MAX_FILTERS} at most")
     return tuple(_filter(each) for each in filters)
 
 
 def _filter(each: enrolment_pb2.AttributeFilter) -> AttributeFilter:
-    if not each.key or not each.values:
-        raise InvalidArgument("filters", "each filter needs a key and at least one value")
+    if not each.key or not 1 <= len(each.values) <= MAX_FILTER_VALUES:
+        raise InvalidArgument("filters", f"each filter needs a key and 1 to {MAX_FILTER_VALUES} values")
+    for text in (each.key, *each.values):
+        checked_text(text, "filters")
     return AttributeFilter(each.key, frozenset(each.values))
 
 
@@ -88,6 +97,6 @@ def checked_identity_id(identity_id: str) -> str:
 def checked_text(text: str, field: str, *, max_characters: int = 255) -> str:
     if len(text) > max_characters:
         raise InvalidArgument(field, f"may have {max_characters} characters at most")
-    if not text.isprintable():
+    if any(unicodedata.category(character) in REFUSED_CATEGORIES for character in text):
         raise InvalidArgument(field, "may hold no control characters")
     return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, or_, select, update
 
 from facedex.indexer.store.records import (
     AttributeFilter,
@@ -15,7 +15,7 @@ from facedex.indexer.store.records import (
     TemplateRecord,
     as_utc,
 )
-from facedex.indexer.store.schema import identity, template
+from facedex.indexer.store.schema import gallery, identity, template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,26 +26,64 @@ if TYPE_CHECKING:
 VECTOR_DTYPE = np.dtype("<f2")
 
 
+# SQLite takes 32 766 parameters in a statement, PostgreSQL 65 535.
+MAX_PARAMETERS = 10_000
+
+
 def select_identity(connection: Connection, gallery_id: int, external_id: str) -> IdentityRecord | None:
-    """One identity with its templates."""
+    """One identity with its templates, expired or not."""
     where = (identity.c.gallery_id == gallery_id) & (identity.c.external_id == external_id)
     row = connection.execute(select(identity).where(where)).first()
     return None if row is None else _with_templates(connection, [row])[0]
 
 
 def select_identities(
-    connection: Connection, gallery_id: int, *, after: str, limit: int, filters: Sequence[AttributeFilter]
+    connection: Connection,
+    gallery_id: int,
+    *,
+    after: str,
+    limit: int,
+    filters: Sequence[AttributeFilter],
+    now: datetime,
 ) -> list[IdentityRecord]:
-    """A page of identities by external id, with their templates."""
+    """A page of identities by external id that are not expired, with their templates."""
     statement = select(identity).where(identity.c.gallery_id == gallery_id, identity.c.external_id > after)
-    statement = statement.where(*_conditions(connection, filters)).order_by(identity.c.external_id).limit(limit)
+    statement = statement.where(_is_alive(now), *_conditions(connection, filters))
+    statement = statement.order_by(identity.c.external_id).limit(limit)
     return _with_templates(connection, connection.execute(statement).all())
 
 
-def select_identity_ids(connection: Connection, gallery_id: int, filters: Sequence[AttributeFilter]) -> list[int]:
-    """The numbers of all identities for which every filter holds."""
-    statement = select(identity.c.id).where(identity.c.gallery_id == gallery_id, *_conditions(connection, filters))
-    return list(connection.execute(statement).scalars())
+def select_identity_ids(
+    connection: Connection, gallery_id: int, filters: Sequence[AttributeFilter], *, now: datetime
+) -> list[int]:
+    """The numbers of all identities that are not expired and for which every filter holds."""
+    statement = select(identity.c.id).where(identity.c.gallery_id == gallery_id, _is_alive(now))
+    return list(connection.execute(statement.where(*_conditions(connection, filters))).scalars())
+
+
+def select_alive_id(connection: Connection, gallery_id: int, external_id: str, *, now: datetime) -> int | None:
+    """The number of an identity, unless it is missing or expired."""
+    return connection.execute(_id_of(gallery_id, external_id).where(_is_alive(now))).scalar()
+
+
+def select_expired_id(connection: Connection, gallery_id: int, external_id: str, *, now: datetime) -> int | None:
+    """The number of an identity that is there and expired."""
+    return connection.execute(_id_of(gallery_id, external_id).where(identity.c.expires_at <= now)).scalar()
+
+
+def _id_of(gallery_id: int, external_id: str) -> Select[Any]:
+    return select(identity.c.id).where(identity.c.gallery_id == gallery_id, identity.c.external_id == external_id)
+
+
+def select_expired(connection: Connection, *, now: datetime, limit: int) -> list[tuple[str, str]]:
+    """Gallery's name and external id of identities that have expired, the longest ago first."""
+    statement = select(gallery.c.name, identity.c.external_id).join(gallery).where(identity.c.expires_at <= now)
+    rows = connection.execute(statement.order_by(identity.c.expires_at, identity.c.id).limit(limit))
+    return [(row.name, row.external_id) for row in rows]
+
+
+def _is_alive(now: datetime) -> ColumnElement[bool]:
+    return or_(identity.c.expires_at.is_(None), identity.c.expires_at > now)
 
 
 def select_ids_of(connection: Connection, gallery_id: int, external_ids: Iterable[str]) -> list[int]:
@@ -57,7 +95,9 @@ def select_ids_of(connection: Connection, gallery_id: int, external_ids: Iterabl
 def select_by_template(connection: Connection, template_ids: Iterable[int]) -> dict[int, IdentityRecord]:
     """Template → its identity, without the list of templates. Erased ones are missing."""
     statement = select(template.c.id.label("template_id"), identity).join(identity)
-    rows = connection.execute(statement.where(template.c.id.in_(list(template_ids))))
+    wanted = list(template_ids)
+    parts = [wanted[start : start + MAX_PARAMETERS] for start in range(0, len(wanted), MAX_PARAMETERS)]
+    rows = (row for part in parts for row in connection.execute(statement.where(template.c.id.in_(part))))
     return {row.template_id: _identity(row) for row in rows}
 
 

@@ -64,7 +64,8 @@ class Store:
     @classmethod
     def open(cls, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Store:
         """Connects, and brings the tables to this version's schema."""
-        store = cls(open_engine(url), clock=clock)
+        with _named_errors():
+            store = cls(open_engine(url), clock=clock)
         with store._writing() as connection:
             upgrade(connection)
         return store
@@ -96,11 +97,19 @@ class Store:
             return gallery_rows.select_revisions(connection)
 
     def update_policy(self, name: str, policy: dict[str, Any]) -> GalleryRecord:
-        """Replaces the policy, as a change of the log, so that every process that follows the log hears of it."""
+        """Replaces the policy, whatever it was."""
+        return self.change_policy(name, lambda _old: policy)
+
+    def change_policy(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> GalleryRecord:
+        """Makes a new policy of the old one, so that of two changes at the same time neither is lost.
+
+        It is a change of the log, so that every process that follows the log hears of it.
+        """
         with self._writing() as connection:
             gallery = gallery_rows.select_gallery(connection, name)
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=name)
-            gallery_rows.update_policy(connection, name, policy)
+            policy = gallery_rows.select_gallery(connection, name).policy
+            gallery_rows.update_policy(connection, name, change(policy))
             _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=revision)
             return gallery_rows.select_gallery(connection, name)
 
@@ -117,18 +126,26 @@ class Store:
     # Identities
 
     def identity(self, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
+        """One identity; an expired one is not found."""
         with self._reading() as connection:
-            return _known_identity(connection, gallery, external_id)
+            return self._alive_identity(connection, gallery, external_id)
 
     def identities(
         self, gallery: GalleryRecord, *, after: str = "", limit: int = 100, filters: Sequence[AttributeFilter] = ()
     ) -> list[IdentityRecord]:
         with self._reading() as connection:
-            return identity_rows.select_identities(connection, gallery.id, after=after, limit=limit, filters=filters)
+            return identity_rows.select_identities(
+                connection, gallery.id, after=after, limit=limit, filters=filters, now=self.now()
+            )
 
     def identity_ids(self, gallery: GalleryRecord, filters: Sequence[AttributeFilter]) -> list[int]:
         with self._reading() as connection:
-            return identity_rows.select_identity_ids(connection, gallery.id, filters)
+            return identity_rows.select_identity_ids(connection, gallery.id, filters, now=self.now())
+
+    def expired_identities(self, *, limit: int = 1_000) -> list[tuple[str, str]]:
+        """Gallery's name and external id of identities that have expired and are not erased yet."""
+        with self._reading() as connection:
+            return identity_rows.select_expired(connection, now=self.now(), limit=limit)
 
     def ids_of(self, gallery: GalleryRecord, external_ids: Iterable[str]) -> list[int]:
         with self._reading() as connection:
@@ -140,22 +157,22 @@ class Store:
             return identity_rows.select_by_template(connection, template_ids)
 
     def sources(self, gallery: GalleryRecord, external_id: str) -> dict[str, int]:
-        """Digest of photograph → template, for an identity that may not exist yet."""
+        """Digest of photograph → template, for an identity that may not exist yet, or no longer."""
         with self._reading() as connection:
-            known = identity_rows.select_ids_of(connection, gallery.id, [external_id])
-            return identity_rows.select_sources(connection, known[0], gallery.model.digest) if known else {}
+            known = identity_rows.select_alive_id(connection, gallery.id, external_id, now=self.now())
+            return {} if known is None else identity_rows.select_sources(connection, known, gallery.model.digest)
 
     def vectors(self, gallery: GalleryRecord, external_id: str) -> list[NDArray[np.float32]]:
-        """The vectors of an identity, in order of enrolment."""
+        """The vectors of an identity, in order of enrolment; none where it is not enrolled."""
         with self._reading() as connection:
-            record = _known_identity(connection, gallery, external_id)
-            return identity_rows.select_vectors(connection, record.id, gallery.model.digest)
+            known = identity_rows.select_alive_id(connection, gallery.id, external_id, now=self.now())
+            return [] if known is None else identity_rows.select_vectors(connection, known, gallery.model.digest)
 
     def update_identity(self, gallery: GalleryRecord, external_id: str, values: dict[str, Any]) -> IdentityRecord:
         """Replaces columns of an identity."""
         with self._writing() as connection:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            record = _known_identity(connection, gallery, external_id)
+            record = self._alive_identity(connection, gallery, external_id)
             identity_rows.update_identity(connection, record.id, values)
             _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=record.id, after=revision)
             return _known_identity(connection, gallery, external_id)
@@ -195,6 +212,7 @@ class Store:
         self, connection: Connection, gallery: GalleryRecord, enrolment: NewEnrolment, *, revision: int
     ) -> tuple[int, int]:
         details = enrolment.details
+        revision = self._erase_expired(connection, gallery, details.external_id, revision=revision)
         known = identity_rows.select_ids_of(connection, gallery.id, [details.external_id])
         if not known:
             identity_id = identity_rows.insert_identity(
@@ -206,6 +224,13 @@ class Store:
             identity_rows.update_identity(connection, known[0], values)
             revision = _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=known[0], after=revision)
         return known[0], revision
+
+    def _erase_expired(self, connection: Connection, gallery: GalleryRecord, external_id: str, *, revision: int) -> int:
+        # Whoever is enrolled under the id of somebody whose time is over begins anew.
+        identity_id = identity_rows.select_expired_id(connection, gallery.id, external_id, now=self.now())
+        if identity_id is None:
+            return revision
+        return _erase_identity(connection, gallery, identity_id, revision=revision).revision
 
     def _add_templates(
         self,
@@ -251,11 +276,7 @@ class Store:
         with self._writing() as connection:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             record = _known_identity(connection, gallery, external_id)
-            template_ids = identity_rows.delete_identity(connection, record.id)
-            # An identity without templates leaves a trace too, so that the revision says that something changed.
-            logged = template_ids or [0]
-            revision = _log(connection, ChangeOp.ERASE, logged, gallery=gallery, identity_id=record.id, after=revision)
-            return Erased(len(template_ids), revision)
+            return _erase_identity(connection, gallery, record.id, revision=revision)
 
     def delete_template(self, gallery: GalleryRecord, template_id: int) -> Erased:
         with self._writing() as connection:
@@ -279,6 +300,12 @@ class Store:
     def _changes(self, gallery_id: int, *, after: int) -> list[Change]:
         with self._reading() as connection:
             return change_rows.select_changes(connection, gallery_id, after=after, limit=CHANGES_PER_READ)
+
+    def _alive_identity(self, connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
+        record = _known_identity(connection, gallery, external_id)
+        if record.is_expired(self.now()):
+            raise IdentityNotFound(gallery.name)
+        return record
 
     # Transactions
 
@@ -313,6 +340,14 @@ def _known_identity(connection: Connection, gallery: GalleryRecord, external_id:
     if record is None:
         raise IdentityNotFound(gallery.name)
     return record
+
+
+def _erase_identity(connection: Connection, gallery: GalleryRecord, identity_id: int, *, revision: int) -> Erased:
+    template_ids = identity_rows.delete_identity(connection, identity_id)
+    # An identity without templates leaves a trace too, so that the revision says that something changed.
+    logged = template_ids or [0]
+    revision = _log(connection, ChangeOp.ERASE, logged, gallery=gallery, identity_id=identity_id, after=revision)
+    return Erased(len(template_ids), revision)
 
 
 def _added(source_digest: str, known: dict[str, int], added: dict[str, int]) -> AddedTemplate:
