@@ -146,14 +146,17 @@ def update(  # noqa: PLR0913 - one parameter for each option
 
 
 @galleries.command()
-def delete(context: typer.Context, gallery: GalleryName, *, yes: Yes = False) -> None:
+def delete(context: typer.Context, gallery: GalleryName, *, yes: Yes = False, json: Json = False) -> None:
     """Erase a gallery with everybody in it, for ever."""
     with connected(context) as client:
         count = client.get_gallery(gallery).identity_count
         if not yes:
             confirm_erasing(f"gallery {gallery} with {counted(count, 'person', 'people')}")
         erased = client.delete_gallery(gallery)
-    print_line(f"erased gallery {gallery} with {counted(erased, 'person', 'people')}")
+    if json:
+        print_json({"gallery": gallery, "identity_count": erased})
+    else:
+        print_line(f"erased gallery {gallery} with {counted(erased, 'person', 'people')}")
 
 
 def _decision_policy(

@@ -87,14 +87,19 @@ def update(  # noqa: PLR0913 - one parameter for each option
 
 
 @identities.command()
-def delete(context: typer.Context, gallery: GalleryName, identity: IdentityId, *, yes: Yes = False) -> None:
+def delete(
+    context: typer.Context, gallery: GalleryName, identity: IdentityId, *, yes: Yes = False, json: Json = False
+) -> None:
     """Erase a person with all templates, for ever."""
     with connected(context) as client:
         count = len(client.get_identity(gallery, identity).templates)
         if not yes:
             confirm_erasing(f"{identity} with {counted(count, 'template', 'templates')}")
         erased = client.delete_identity(gallery, identity)
-    print_line(f"erased {identity} with {counted(erased.template_count, 'template', 'templates')}")
+    if json:
+        print_json(erased, identity=identity)
+    else:
+        print_line(f"erased {identity} with {counted(erased.template_count, 'template', 'templates')}")
 
 
 @identities.command("delete-template")
@@ -104,13 +109,17 @@ def delete_template(
     template: Annotated[int, typer.Argument(help="Number of the template, as `show` tells it.")],
     *,
     yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Erase one template, for ever; the person stays."""
     if not yes:
         confirm_erasing(f"template {template}")
     with connected(context) as client:
-        client.delete_template(gallery, template)
-    print_line(f"erased template {template}")
+        revision = client.delete_template(gallery, template)
+    if json:
+        print_json({"template": template, "revision": revision})
+    else:
+        print_line(f"erased template {template}")
 
 
 def _expire_time(text: str | None) -> datetime | Unchanged | None:
