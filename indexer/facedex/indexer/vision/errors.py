@@ -124,7 +124,9 @@ class ModelExists(ModelError):
     """The name is taken by another file; a name never changes what it stands for."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"another model is called {name!r} already: choose another name in the manifest")
+        super().__init__(
+            f"{name!r} is the name of another model, or is described otherwise: choose another name in the manifest"
+        )
         self.name = name
 
 

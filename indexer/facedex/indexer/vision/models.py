@@ -64,20 +64,22 @@ class ModelFolder:
         """Take a model in after its digest was checked and it was tried out. The same model again changes nothing."""
         described = read_manifest(manifest)
         graph = _read_verified(onnx, described)
-        if described.name in self.names():
-            return self._known(described)
-        _try_out(described, graph)
-        self._keep(described.name, onnx, manifest)
+        if not self.has(described):
+            _try_out(described, graph)
+            self._keep(described.name, onnx, manifest)
         return described
+
+    def has(self, described: ModelManifest) -> bool:
+        """Whether this very model is here. `ModelExists` where its name stands for another, or is described otherwise."""
+        if described.name not in self.names():
+            return False
+        if self.manifest(described.name) != described:
+            raise ModelExists(described.name)
+        return True
 
     def verify(self) -> tuple[Verification, ...]:
         """Check every digest and try every model out."""
         return tuple(_verify(path) for path in self._manifest_paths())
-
-    def _known(self, described: ModelManifest) -> ModelManifest:
-        if self.manifest(described.name) != described:
-            raise ModelExists(described.name)
-        return described
 
     def _keep(self, name: str, onnx: Path, manifest: Path) -> None:
         """The manifest comes last, under its name at once: without it the model does not exist."""
