@@ -27,7 +27,7 @@ def generate(folder: Path) -> None:
         f"--mypy_grpc_out=quiet:{folder}",
         *(str(file) for file in sorted(PROTO.rglob("*.proto"))),
     ]
-    subprocess.run(arguments, check=True)  # noqa: S603
+    subprocess.run(arguments, check=True)
 
 
 def stale_stubs(checked_in: Path) -> list[str]:
@@ -35,7 +35,11 @@ def stale_stubs(checked_in: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
         fresh = {file.relative_to(scratch): file.read_bytes() for file in Path(scratch).rglob("*_pb2*")}
-    known = {file.relative_to(checked_in): file.read_bytes() for file in checked_in.rglob("*_pb2*.py*") if file.suffix != ".pyc"}
+    known = {
+        file.relative_to(checked_in): file.read_bytes()
+        for file in checked_in.rglob("*_pb2*.py*")
+        if file.suffix != ".pyc"
+    }
     return sorted(str(name) for name in fresh.keys() | known.keys() if fresh.get(name) != known.get(name))
 
 

@@ -9,8 +9,8 @@ from tests.indexer.doubles import MODEL, ScriptedPipeline
 
 from facedex.indexer.enroller import Enroller
 from facedex.indexer.gallery import Gallery
+from facedex.indexer.indexes import Indexes
 from facedex.indexer.policy import GalleryPolicy, policy_to_json
-from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.store.store import Store
 from facedex.indexer.vision.pipeline import FacePipeline
 
@@ -42,7 +42,7 @@ class House:
 
     def open_gallery(self) -> Gallery:
         """As another process, or this one after a restart, would."""
-        gallery = Gallery(self.store.gallery("staff"), store=self.store, make_index=ExactIndex)
+        gallery = Gallery(self.store.gallery("staff"), store=self.store, indexes=Indexes(self.store))
         gallery.catch_up()
         return gallery
 

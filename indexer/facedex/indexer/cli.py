@@ -18,9 +18,9 @@ from facedex.indexer import models_cli
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, IndexerError
 from facedex.indexer.galleries import Galleries
+from facedex.indexer.indexes import Indexes
 from facedex.indexer.jobs.folder import FolderEnrolment, photographs_of
 from facedex.indexer.policy import GalleryPolicy
-from facedex.indexer.search.fast import FastIndex
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.store import Store
 from facedex.indexer.vision.decode import ImageLimits
@@ -151,7 +151,7 @@ def build_galleries(place: Place, store: Store) -> Galleries:
         store,
         pipeline=pipelines.of_name(place.embedder),
         pipelines=pipelines.of_digest,
-        make_index=FastIndex,
+        indexes=Indexes(store, place.data / "index"),
     )
 
 

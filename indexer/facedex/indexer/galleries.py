@@ -14,7 +14,7 @@ from facedex.indexer.store.records import ModelRecord
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facedex.indexer.search.template_index import TemplateIndex
+    from facedex.indexer.indexes import Indexes
     from facedex.indexer.store.records import GalleryRecord
     from facedex.indexer.store.store import Store
     from facedex.indexer.vision.manifest import ModelManifest
@@ -35,12 +35,12 @@ class Galleries:
         *,
         pipeline: FacePipeline,
         pipelines: Callable[[str], FacePipeline | None],
-        make_index: Callable[[int], TemplateIndex],
+        indexes: Indexes,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
         self._pipelines = pipelines
-        self._make_index = make_index
+        self._indexes = indexes
         self._galleries: dict[str, Gallery] = {}
         self._enrollers: dict[int, Enroller] = {}
         self._opening = threading.Lock()
@@ -128,6 +128,12 @@ class Galleries:
         for name, (_, revision) in revisions.items():
             self._follow_one(name, revision)
 
+    def save_snapshots(self, *, least_changes: int) -> None:
+        """Writes the indexes that have changed so much, or that still hold somebody who is erased, to files."""
+        for gallery in list(self._galleries.values()):
+            if gallery.needs_saving(least_changes=least_changes):
+                gallery.save_snapshot()
+
     def _follow_one(self, name: str, revision: int) -> None:
         try:
             gallery = self.get(name)
@@ -141,7 +147,7 @@ class Galleries:
             gallery = self._galleries.get(name)
             if gallery is None:
                 record = self._store.gallery(name)
-                gallery = Gallery(record, store=self._store, make_index=self._make_index)
+                gallery = Gallery(record, store=self._store, indexes=self._indexes)
                 gallery.catch_up()
                 self._galleries[name] = gallery
             return gallery
@@ -151,6 +157,7 @@ class Galleries:
             gallery = self._galleries.pop(name, None)
             if gallery is not None:
                 self._enrollers.pop(gallery.record.id, None)
+                self._indexes.forget(gallery.record)
 
 
 def _check_name(name: str, field: str) -> None:

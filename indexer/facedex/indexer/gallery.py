@@ -20,6 +20,7 @@ from facedex.indexer.identification import (
     decide,
     operating_point,
 )
+from facedex.indexer.indexes import OpenedIndex
 from facedex.indexer.policy import GalleryPolicy, policy_from_json
 from facedex.indexer.search.template_index import EVERYBODY, Scope
 from facedex.indexer.store.records import ChangeOp
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from facedex.indexer.indexes import Indexes
     from facedex.indexer.search.template_index import Hit, TemplateIndex
     from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
     from facedex.indexer.store.store import Enrolled, Erased, Store
@@ -53,13 +55,14 @@ class Gallery:
     the index still does (invariant 6).
     """
 
-    def __init__(self, record: GalleryRecord, *, store: Store, make_index: Callable[[int], TemplateIndex]) -> None:
+    def __init__(self, record: GalleryRecord, *, store: Store, indexes: Indexes) -> None:
         self._record = record
         self._policy = policy_from_json(record.policy)
         self._store = store
-        self._make_index = make_index
-        self._index = make_index(record.model.dimension)
-        self._revision = 0
+        self._indexes = indexes
+        opened = indexes.opened(record)
+        self._index, self._revision = opened.index, opened.revision
+        self._saved_revision, self._has_unsaved_erasures = opened.revision, False
         self._applying = threading.Lock()
 
     @property
@@ -90,22 +93,36 @@ class Gallery:
         """Applies every change that the store has and the index has not, whoever made it."""
         with self._applying:
             is_loaded = self._revision > 0
-            ops: set[ChangeOp] = set()
             for batch in self._store.changes(self._record.id, after=self._revision):
                 _apply(batch, self._index)
                 self._revision = batch[-1].seq
-                ops.update(each.op for each in batch)
-            if ChangeOp.POLICY in ops:
-                self._reload_policy()
-            if ChangeOp.REBUILD in ops and is_loaded:
-                self._rebuild()
+                ops = {each.op for each in batch}
+                self._has_unsaved_erasures |= ChangeOp.ERASE in ops
+                if ChangeOp.POLICY in ops:
+                    self._reload_policy()
+                if ChangeOp.REBUILD in ops and is_loaded:
+                    self._rebuild()
 
     def _rebuild(self) -> None:
         """Builds a new index from the store while the old one answers, then swaps one reference."""
-        index = self._make_index(self._record.model.dimension)
+        index = self._indexes.empty(self._record)
         for batch in self._store.changes(self._record.id, after=0):
             _apply([each for each in batch if each.seq <= self._revision], index)
         self._index = index
+
+    def needs_saving(self, *, least_changes: int) -> bool:
+        """Whether the snapshot is much older than the index, or still holds somebody who is erased."""
+        return self._has_unsaved_erasures or self._revision - self._saved_revision >= least_changes
+
+    def save_snapshot(self) -> None:
+        """Writes the index to a file, where it is large enough to be worth it. Searches go on, changes wait for a copy."""
+        with self._applying:
+            frozen = self._indexes.frozen(self._record, OpenedIndex(self._index, self._revision))
+            self._saved_revision, self._has_unsaved_erasures = self._revision, False
+        if frozen is None:
+            self._indexes.forget(self._record)
+        else:
+            self._indexes.write(self._record, frozen)
 
     def _reload_policy(self) -> None:
         self._record = replace(self._record, policy=self._store.gallery(self._record.name).policy)

@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from facedex.indexer.galleries import Galleries
-from facedex.indexer.search.fast import FastIndex
+from facedex.indexer.indexes import Indexes
 from facedex.indexer.store.store import Store
 from facedex.indexer.vision.models import ModelFolder
 from facedex.indexer.vision.pipelines import Pipelines
@@ -105,7 +105,7 @@ def build_galleries(settings: Settings, store: Store) -> Galleries:
         store,
         pipeline=pipelines.of_name(settings.embedder),
         pipelines=pipelines.of_digest,
-        make_index=FastIndex,
+        indexes=Indexes(store, settings.data / "index"),
     )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 logger = structlog.get_logger("facedex.server")
 REQUEST_MEMORY = timedelta(days=1)
 CLEANING_INTERVAL_SECONDS = 60.0
+# Replaying so many changes at start takes less than a second.
+CHANGES_PER_SNAPSHOT = 20_000
 
 
 class Follower:
@@ -59,5 +61,6 @@ class Follower:
 
     def _clean(self) -> None:
         self._galleries.erase_expired()
+        self._galleries.save_snapshots(least_changes=CHANGES_PER_SNAPSHOT)
         store = self._galleries.store
         store.forget_requests(before=store.now() - REQUEST_MEMORY)

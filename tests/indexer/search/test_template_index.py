@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.indexer.search.oracle import DIMENSION, Oracle, unit_vectors
 
+from facedex.indexer.search.codebook import Codebook, code_bytes_of, codebook
 from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.search.fast import FastIndex, FastSettings
+from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.template_index import EVERYBODY, Scope, TemplateIndex
 
 MakeIndex = Callable[[], TemplateIndex]
@@ -226,3 +228,24 @@ def test_a_segment_with_many_erased_rows_is_written_anew() -> None:
     index.seal()
     assert sum(len(segment) for segment in index.segments) == 200
     assert len(index) == 200
+
+
+@pytest.mark.parametrize("dimension", [128, 256, 512])
+def test_what_the_second_look_assumes_of_the_codes_holds(dimension: int) -> None:
+    settings = FastSettings()
+    code_bytes = code_bytes_of(dimension)
+    assert code_bytes is not None
+    rows, probes = unit_vectors(3_000, seed=1, dimension=dimension), unit_vectors(20, seed=2, dimension=dimension)
+    segment = Segment.encoded(
+        Rows(np.arange(3_000), np.arange(3_000), rows.astype(np.float16)), codebook(dimension, code_bytes)
+    )
+    approximate, slots = segment.nearest(probes, 3_000, None)
+    exact = np.take_along_axis(probes @ rows.T, slots, axis=1)
+    gain = float((approximate * exact).sum() / (exact * exact).sum())
+    noise = float((approximate - gain * exact).std() * np.sqrt(dimension))
+    assert settings.gain <= gain
+    assert noise <= settings.noise
+
+
+def test_the_codebook_is_the_same_on_every_machine() -> None:
+    assert Codebook(256, 32).digest == codebook(256, 32).digest

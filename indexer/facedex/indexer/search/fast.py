@@ -13,6 +13,7 @@ from facedex.indexer.search.codebook import code_bytes_of, codebook
 from facedex.indexer.search.exact import Block, exact_scores
 from facedex.indexer.search.ranking import best_of_each_identity
 from facedex.indexer.search.segment import Rows, Segment
+from facedex.indexer.search.snapshot import PartState, restored_segments
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.search.codebook import Codebook
+    from facedex.indexer.search.snapshot import Snapshot
 
 # The pair (alive rows that the scope lets through) of each part, or None for "all that are alive".
 Masks = dict[int, "NDArray[np.bool_] | None"]
@@ -51,9 +53,9 @@ class FastSettings:
     """Where nobody near the probe reaches the floor, as when an investigation asks for strangers, the list ends here."""
     dead_share: float = 0.15
     """A segment of which more is erased is written anew."""
-    gain: float = 0.71
-    """Approximate scores of 1-bit-a-component codes are this part of the exact ones (rate–distortion of a Gaussian)."""
-    noise: float = 0.45
+    gain: float = 0.65
+    """Approximate scores are this part of the exact ones: measured on faces and on random directions, decision 0006."""
+    noise: float = 0.5
     """Standard deviation of an approximate score, in units of 1 / sqrt(dimension)."""
     deviations: float = 3.72
     """A row at the floor is missed less often than 1e-4: this many standard deviations."""
@@ -90,6 +92,28 @@ class FastIndex:
     @property
     def segments(self) -> tuple[Segment, ...]:
         return self._segments
+
+    @classmethod
+    def restored(cls, dimension: int, snapshot: Snapshot) -> FastIndex:
+        """An index as it was when the snapshot was taken."""
+        index = cls(dimension)
+        segments, loose = restored_segments(snapshot)
+        index._segments = tuple(segments)
+        index._count = sum(segment.live_count for segment in segments)
+        index._highest = max((int(each.rows.template_ids.max(initial=0)) for each in segments), default=0)
+        for rows in loose:
+            index.add(rows.template_ids.tolist(), rows.identity_ids.tolist(), rows.vectors.astype(np.float32))
+        return index
+
+    def state(self) -> tuple[PartState, ...]:
+        """The parts as they are now; call it where nobody changes the index."""
+        segments = [PartState(each.rows, each.alive.copy(), each.index) for each in self._segments]
+        blocks = [PartState(_half(each), each.alive[: each.used].copy(), None) for each in self._blocks]
+        return (*segments, *blocks)
+
+    @property
+    def codebook_digest(self) -> str:
+        return "" if self._code_bytes is None else self._codebook().digest
 
     # Changes
 
@@ -201,7 +225,7 @@ class FastIndex:
     def _replace(self, parts: Sequence[Block | Segment]) -> None:
         """Puts one new segment in the place of these parts. Rows erased meanwhile are erased in it too."""
         kept = [np.flatnonzero(part.alive) for part in parts]
-        rows = Rows.joined([_rows_of(part).taken(which) for part, which in zip(parts, kept, strict=True)])
+        rows = Rows.joined([_half(part).taken(which) for part, which in zip(parts, kept, strict=True)])
         segment = Segment.encoded(rows, self._codebook()) if len(rows) else None
         with self._changing:
             if segment is not None:
@@ -333,6 +357,14 @@ def _rows_of(part: Block | Segment) -> Rows:
     if isinstance(part, Segment):
         return part.rows
     return Rows(part.template_ids, part.identity_ids, part.rows)  # type: ignore[arg-type]
+
+
+def _half(part: Block | Segment) -> Rows:
+    """The rows as a segment keeps them; the store holds them in half precision, so no digit is lost."""
+    if isinstance(part, Segment):
+        return part.rows
+    used = slice(0, part.used)
+    return Rows(part.template_ids[used], part.identity_ids[used], part.rows[used].astype(np.float16))
 
 
 def _ranked(parts: Iterable[Rows], probe: NDArray[np.float32], *, min_score: float) -> tuple[Hit, ...]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, and_, delete, insert, select
 
 from facedex.indexer.store.identity_rows import decode_vector
-from facedex.indexer.store.records import Change, ChangeOp, RememberedRequest
-from facedex.indexer.store.schema import change, request, template
+from facedex.indexer.store.records import Change, ChangeOp, RememberedRequest, as_utc
+from facedex.indexer.store.schema import change, request, secret, template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,21 @@ def select_changes(connection: Connection, gallery_id: int, *, after: int, limit
         )
         for row in connection.execute(statement)
     ]
+
+
+def select_change_time(connection: Connection, gallery_id: int, seq: int) -> datetime | None:
+    """When a change was made; None where the log has no such number."""
+    where = (change.c.gallery_id == gallery_id) & (change.c.seq == seq)
+    moment = connection.execute(select(change.c.changed_at).where(where)).scalar()
+    return None if moment is None else as_utc(moment)
+
+
+def select_secret(connection: Connection, name: str) -> bytes | None:
+    return connection.execute(select(secret.c.value).where(secret.c.name == name)).scalar()
+
+
+def insert_secret(connection: Connection, name: str, value: bytes) -> None:
+    connection.execute(insert(secret).values(name=name, value=value))
 
 
 def select_request(connection: Connection, gallery_id: int, request_id: str) -> RememberedRequest | None:

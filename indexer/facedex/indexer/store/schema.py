@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -104,7 +106,17 @@ change = Table(
     # No foreign keys on purpose: the log outlives what it tells of. 0: the change concerns no template.
     Column("template_id", BigInteger, nullable=False),
     Column("identity_id", BigInteger, nullable=False),
+    # Tells a number from the same number in another history, after an older backup was restored.
+    Column("changed_at", Moment, nullable=False, default=lambda: datetime.now(UTC)),
     ForeignKeyConstraint(["gallery_id"], ["gallery.id"], ondelete="CASCADE"),
+)
+
+# Random keys of this installation, made on first use.
+secret = Table(
+    "secret",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
 )
 
 request = Table(

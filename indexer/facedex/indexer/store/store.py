@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -306,6 +307,20 @@ class Store:
         if record.is_expired(self.now()):
             raise IdentityNotFound(gallery.name)
         return record
+
+    def change_time(self, gallery_id: int, seq: int) -> datetime | None:
+        """When a change was made: it tells a number from the same number in another history."""
+        with self._reading() as connection:
+            return change_rows.select_change_time(connection, gallery_id, seq)
+
+    def secret(self, name: str) -> bytes:
+        """A random key of this installation, made on first use."""
+        with self._writing() as connection:
+            value = change_rows.select_secret(connection, name)
+            if value is None:
+                value = secrets.token_bytes(32)
+                change_rows.insert_secret(connection, name, value)
+            return value
 
     # Transactions
 

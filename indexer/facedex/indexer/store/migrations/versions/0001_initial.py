@@ -101,8 +101,15 @@ def _create_log() -> None:
         sa.Column("op", sa.String(8), nullable=False),
         sa.Column("template_id", sa.BigInteger, nullable=False),
         sa.Column("identity_id", sa.BigInteger, nullable=False),
+        sa.Column("changed_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("gallery_id", "seq", name="pk_change"),
         sa.ForeignKeyConstraint(["gallery_id"], ["gallery.id"], name="fk_change_gallery_id", ondelete="CASCADE"),
+    )
+    op.create_table(
+        "secret",
+        sa.Column("name", sa.String(63), nullable=False),
+        sa.Column("value", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_secret"),
     )
     op.create_table(
         "request",
@@ -118,5 +125,5 @@ def _create_log() -> None:
 
 
 def downgrade() -> None:
-    for table in ("request", "change", "template", "identity", "gallery", "model"):
+    for table in ("request", "secret", "change", "template", "identity", "gallery", "model"):
         op.drop_table(table)

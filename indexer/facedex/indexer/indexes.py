@@ -1,0 +1,89 @@
+"""Where the index of a gallery comes from: a snapshot and what changed since, or the store alone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from facedex.indexer.search.fast import FastIndex
+from facedex.indexer.search.snapshot import Snapshot, SnapshotKey, SnapshotRejected, read_snapshot, write_snapshot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from facedex.indexer.store.records import GalleryRecord
+    from facedex.indexer.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+# A smaller gallery is read from the store as fast as from a file.
+LEAST_ROWS = 10_000
+SECRET = "snapshot"  # noqa: S105  (the name of the key, not the key)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedIndex:
+    """An index and how far the change log is in it."""
+
+    index: FastIndex
+    revision: int
+
+
+class Indexes:
+    """Makes, loads and saves the indexes of a store's galleries.
+
+    A snapshot is a cache with a keyed checksum (invariant 7): one that is damaged, foreign, of another model or of another
+    history is dropped with a log line, and the index is built from the store.
+    """
+
+    def __init__(self, store: Store, folder: Path | None = None, *, least_rows: int = LEAST_ROWS) -> None:
+        self._store = store
+        self._folder = folder
+        self._least_rows = least_rows
+
+    def empty(self, gallery: GalleryRecord) -> FastIndex:
+        return FastIndex(gallery.model.dimension)
+
+    def opened(self, gallery: GalleryRecord) -> OpenedIndex:
+        """The index of the newest usable snapshot, else an empty one at revision 0."""
+        path = self._path(gallery)
+        if path is None or not path.exists():
+            return OpenedIndex(self.empty(gallery), 0)
+        try:
+            return self._restored(gallery, path)
+        except SnapshotRejected as rejection:
+            logger.warning("snapshot of gallery %d dropped, building from the store: it %s", gallery.id, rejection)
+            path.unlink(missing_ok=True)
+            return OpenedIndex(self.empty(gallery), 0)
+
+    def frozen(self, gallery: GalleryRecord, opened: OpenedIndex) -> Snapshot | None:
+        """The index as it is now, to be written; None where that is not worth it. Nobody may change it meanwhile."""
+        if self._path(gallery) is None or len(opened.index) < self._least_rows:
+            return None
+        moment = self._store.change_time(gallery.id, opened.revision)
+        return Snapshot(self._key(gallery, opened.index), opened.revision, str(moment), opened.index.state())
+
+    def write(self, gallery: GalleryRecord, snapshot: Snapshot) -> None:
+        path = self._path(gallery)
+        if path is not None:
+            write_snapshot(path, snapshot, secret=self._store.secret(SECRET))
+
+    def forget(self, gallery: GalleryRecord) -> None:
+        """Deletes the snapshot of a gallery that is no more."""
+        path = self._path(gallery)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def _restored(self, gallery: GalleryRecord, path: Path) -> OpenedIndex:
+        key = self._key(gallery, self.empty(gallery))
+        snapshot = read_snapshot(path, key, secret=self._store.secret(SECRET))
+        if str(self._store.change_time(gallery.id, snapshot.revision)) != snapshot.revision_time:
+            raise SnapshotRejected("tells of another history than the store: an older backup was restored")
+        return OpenedIndex(FastIndex.restored(gallery.model.dimension, snapshot), snapshot.revision)
+
+    def _key(self, gallery: GalleryRecord, index: FastIndex) -> SnapshotKey:
+        return SnapshotKey(gallery.id, gallery.model.digest, gallery.model.dimension, index.codebook_digest)
+
+    def _path(self, gallery: GalleryRecord) -> Path | None:
+        return None if self._folder is None else self._folder / f"gallery-{gallery.id}.snapshot"

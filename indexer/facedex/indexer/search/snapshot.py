@@ -1,0 +1,192 @@
+"""An index as a file: a cache with a keyed checksum (invariant 7).
+
+Layout: magic, length of the header (8 bytes), header (JSON), arrays one after the other, HMAC-SHA256 of everything before
+it. The key is kept in the database, so only a file that this installation wrote is ever read: index files of untrusted
+origin can corrupt memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import struct
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import faiss
+import numpy as np
+
+from facedex.indexer.search.segment import Rows, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MAGIC = b"facedex snapshot 1\n"
+LENGTH = struct.Struct("<Q")
+DIGEST_BYTES = 32
+CHUNK_BYTES = 16 * 2**20
+
+
+class SnapshotRejected(Exception):
+    """The file is damaged, foreign, or of another format, model or history."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotKey:
+    """What a snapshot must agree with to be read."""
+
+    gallery_id: int
+    model_digest: str
+    dimension: int
+    codebook_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """One part of an index at a moment: its rows, who is alive, and the codes of a segment."""
+
+    rows: Rows
+    alive: NDArray[np.bool_]
+    index: Any | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An index at a revision. `revision_time` tells that revision from the same number in another history."""
+
+    key: SnapshotKey
+    revision: int
+    revision_time: str
+    parts: tuple[PartState, ...]
+
+
+def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes) -> None:
+    """Writes under a temporary name, then renames: there is always a whole file, the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    scratch = path.with_suffix(f".{os.getpid()}.partial")
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        digest = hmac.new(secret, digestmod=hashlib.sha256)
+        for chunk in _chunks(snapshot):
+            digest.update(chunk)
+            file.write(chunk)
+        file.write(digest.digest())
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    _sync_folder(path.parent)
+
+
+def read_snapshot(path: Path, key: SnapshotKey, *, secret: bytes) -> Snapshot:
+    """Raises SnapshotRejected with the reason, before anything of the file is interpreted that was not authenticated."""
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise SnapshotRejected(f"cannot be read: {error.strerror}") from None
+    body = _authenticated(content, secret)
+    header, offset = _header(body)
+    if header["key"] != asdict(key):
+        raise SnapshotRejected("is of another gallery, model or codebook")
+    parts: list[PartState] = []
+    for each in header["parts"]:
+        part, offset = _part(body, offset, each, dimension=key.dimension)
+        parts.append(part)
+    return Snapshot(key, header["revision"], header["revision_time"], tuple(parts))
+
+
+def restored_segments(snapshot: Snapshot) -> tuple[list[Segment], list[Rows]]:
+    """The segments, ready to search, and the rows that had no codes yet."""
+    segments: list[Segment] = []
+    loose: list[Rows] = []
+    for part in snapshot.parts:
+        if part.index is None:
+            loose.append(part.rows.taken(np.flatnonzero(part.alive)))
+        else:
+            segment = Segment(part.rows, part.index)
+            segment.keep_only(part.alive)
+            segments.append(segment)
+    return segments, loose
+
+
+def _chunks(snapshot: Snapshot) -> Iterator[bytes]:
+    codes = [None if part.index is None else faiss.serialize_index(part.index) for part in snapshot.parts]
+    header = {
+        "key": asdict(snapshot.key),
+        "revision": snapshot.revision,
+        "revision_time": snapshot.revision_time,
+        "parts": [
+            {"rows": len(part.rows), "code_bytes": 0 if code is None else len(code)}
+            for part, code in zip(snapshot.parts, codes, strict=True)
+        ],
+    }
+    encoded = json.dumps(header).encode()
+    yield MAGIC + LENGTH.pack(len(encoded)) + encoded
+    for part, code in zip(snapshot.parts, codes, strict=True):
+        rows = part.rows
+        arrays = (rows.template_ids, rows.identity_ids, part.alive, rows.vectors, code)
+        for array in arrays:
+            if array is not None:
+                yield from _bytes_of(array)
+
+
+def _bytes_of(array: NDArray[Any]) -> Iterator[bytes]:
+    # Copied once, so that what is written is what was hashed, even if a row is erased meanwhile.
+    row_bytes = max(1, array.nbytes // max(1, len(array)))
+    step = max(1, CHUNK_BYTES // row_bytes)
+    for start in range(0, len(array), step):
+        yield np.ascontiguousarray(array[start : start + step]).tobytes()
+
+
+def _authenticated(content: NDArray[np.uint8], secret: bytes) -> NDArray[np.uint8]:
+    if len(content) < len(MAGIC) + LENGTH.size + DIGEST_BYTES or content[: len(MAGIC)].tobytes() != MAGIC:
+        raise SnapshotRejected("is no snapshot of this version")
+    body = content[:-DIGEST_BYTES]
+    digest = hmac.new(secret, body.data, hashlib.sha256).digest()
+    if not hmac.compare_digest(digest, content[-DIGEST_BYTES:].tobytes()):
+        raise SnapshotRejected("is damaged, or was written by another installation")
+    return body
+
+
+def _header(body: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
+    start = len(MAGIC) + LENGTH.size
+    (length,) = LENGTH.unpack(body[len(MAGIC) : start].tobytes())
+    return json.loads(body[start : start + length].tobytes()), start + length
+
+
+def _part(
+    body: NDArray[np.uint8], offset: int, description: dict[str, int], *, dimension: int
+) -> tuple[PartState, int]:
+    count = description["rows"]
+    reader = _Reader(body, offset)
+    templates, identities = reader.take(np.int64, count), reader.take(np.int64, count)
+    alive = reader.take(np.bool_, count)
+    vectors = reader.take(np.float16, count * dimension).reshape(count, dimension)
+    code_bytes = description["code_bytes"]
+    index = faiss.deserialize_index(reader.take(np.uint8, code_bytes)) if code_bytes else None
+    return PartState(Rows(templates, identities, vectors), alive, index), reader.offset
+
+
+class _Reader:
+    """Takes arrays from a body one after the other, each as memory of its own."""
+
+    def __init__(self, body: NDArray[np.uint8], offset: int) -> None:
+        self._body = body
+        self.offset = offset
+
+    def take(self, dtype: Any, count: int) -> NDArray[Any]:
+        size = np.dtype(dtype).itemsize * count
+        taken = self._body[self.offset : self.offset + size].copy().view(dtype)
+        self.offset += size
+        return taken
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
