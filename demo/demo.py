@@ -74,7 +74,7 @@ class Probe:
 
 
 def main() -> int:
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     try:
         with tempfile.TemporaryDirectory(prefix="facedex-demo-") as scratch:
             probes = run(console, Path(scratch))

@@ -11,7 +11,9 @@ from facedex import client as facedex_client
 from facedex.client import (
     AccessError,
     AlreadyExistsError,
+    AsyncClient,
     CallCancelledError,
+    Client,
     ConflictError,
     DeadlineError,
     FacedexError,
@@ -20,6 +22,7 @@ from facedex.client import (
     GalleryNotFoundError,
     IdentityNotFoundError,
     InvalidRequestError,
+    InvalidTargetError,
     InvalidVectorError,
     MessageTooLargeError,
     NoFaceError,
@@ -221,6 +224,19 @@ def test_a_photograph_of_31_mib_is_sent(client: Any, server: FakeServer) -> None
 
     with pytest.raises(UnreadableImageError):
         client.identify("staff", bytes(31 * 1024 * 1024))
+
+
+@pytest.mark.parametrize("target", ["", "localhost", "http://localhost:50051", "localhost:port", "a b:1", "::1:50051"])
+def test_an_address_without_sense_is_refused_before_it_is_used(target: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InvalidTargetError, match="HOST:PORT") as raised:
+            kind.connect(target)
+        assert raised.value.target == target
+
+
+@pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:50051", "[::1]:50051", "dns:///a.example:1", "unix:/a"])
+def test_addresses_that_grpc_understands_are_taken(target: str) -> None:
+    Client.connect(target).close()
 
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first_pause_seconds": -1.0}, {"longest_pause_seconds": -1.0}])

@@ -292,6 +292,14 @@ def test_ctrl_c_ends_the_command_with_130_and_no_traceback(running: RunningServe
     assert (process.returncode, errors) == (130, "")
 
 
+def test_a_reader_that_has_seen_enough_gets_no_complaint(running: RunningServer, client: Client, people: Path) -> None:
+    assert client
+    photographs = " ".join(str(people / "person_001" / f"{number}.jpg") for number in (1, 2, 3, 4))
+    pipeline = f"{BIN / 'facedex'} --server {running.address} identify staff {photographs} --json | head -1"
+    done = subprocess.run(["/bin/sh", "-c", pipeline], capture_output=True, text=True, check=True)
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+
+
 def test_the_demo_ends_with_its_score() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "demo" / "demo.py"], capture_output=True, text=True, check=True, timeout=100

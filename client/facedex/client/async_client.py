@@ -64,7 +64,7 @@ class AsyncClient:
     ) -> Self:
         """A client of the server at `target`, for instance "localhost:50051".
 
-        The connection is made with the first call.
+        The connection is made with the first call. Raises InvalidTargetError.
         """
         return cls(AsyncChannel(target), timeout_seconds=timeout_seconds, retry=retry)
 

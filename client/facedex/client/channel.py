@@ -1,5 +1,6 @@
 """Bytes to a server and bytes back: the one place, with its asyncio twin, that touches gRPC."""
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,7 +9,7 @@ from queue import Empty, SimpleQueue
 import grpc
 
 from facedex.client.calls import MAX_MESSAGE_BYTES
-from facedex.client.errors import DeadlineError, FacedexError, Failure, ServerFaultError
+from facedex.client.errors import DeadlineError, FacedexError, Failure, InvalidTargetError, ServerFaultError
 from facedex.client.failures import error_of_call
 
 OPTIONS = (
@@ -19,7 +20,13 @@ OPTIONS = (
 )
 
 
+TARGET = re.compile(r"(dns:///)?([^\s:/]+|\[[0-9a-fA-F:.]+\]):\d{1,5}|unix:\S+")
+"""The addresses of gRPC that name one server. gRPC itself takes any text, and fails when it is first used."""
+
+
 def open_channel(target: str) -> grpc.Channel:
+    if not TARGET.fullmatch(target):
+        raise InvalidTargetError(target)
     return grpc.insecure_channel(target, options=OPTIONS)
 
 

@@ -170,6 +170,8 @@ def _examine_each(photographs: Sequence[Path], examine: Callable[[Path], None]) 
     for photograph in photographs:
         try:
             examine(photograph)
+        except BrokenPipeError:
+            raise  # nobody reads on, for instance `| head -1`: that is no fault of the photograph
         except ABOUT_ONE_PHOTOGRAPH as error:
             complain(spoken(error) if isinstance(error, OSError) else f"{photograph}: {spoken(error)}")
             failed += 1

@@ -62,7 +62,7 @@ class Client:
     ) -> Self:
         """A client of the server at `target`, for instance "localhost:50051".
 
-        The connection is made with the first call.
+        The connection is made with the first call. Raises InvalidTargetError.
         """
         return cls(Channel(target), timeout_seconds=timeout_seconds, retry=retry)
 

@@ -7,6 +7,7 @@ FacedexError
 │   │   ├── InvalidVectorError       a vector is not finite, not of unit length, or of the wrong length
 │   │   ├── WrongModelError          a vector was made by another model than the gallery's
 │   │   └── MessageTooLargeError     the request is over the limit of one message; it was not sent
+│   ├── InvalidTargetError       the address of the server is not written as HOST:PORT
 │   ├── NoFaceError              no face was found on a photograph that needs one
 │   ├── SeveralFacesError        several faces were found on a photograph that may show only one
 │   ├── NotFoundError            what was asked for is not there
@@ -117,6 +118,15 @@ class MessageTooLargeError(InvalidRequestError):
         super().__init__(Failure(message, code="RESOURCE_EXHAUSTED", reason="MESSAGE_TOO_LARGE"))
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
+
+
+class InvalidTargetError(RequestError):
+    """The address of the server is not written as HOST:PORT."""
+
+    def __init__(self, target: str) -> None:
+        message = f"{target!r} is no address of a server; write it as HOST:PORT, for instance localhost:50051"
+        super().__init__(Failure(message, code="INVALID_ARGUMENT", reason="TARGET_INVALID"))
+        self.target = target
 
 
 class NoFaceError(RequestError):
