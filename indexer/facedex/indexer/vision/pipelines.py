@@ -31,6 +31,7 @@ class Pipelines:
                     detector=self._detector,
                     embedder=self._models.load_embedder(embedder),
                     limits=self._limits,
+                    workbench=self._workbench,
                 )
                 self._loaded[embedder] = pipeline
             return pipeline
