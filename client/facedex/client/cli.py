@@ -43,7 +43,8 @@ def options(
         str, typer.Option(metavar="HOST:PORT", envvar="FACEDEX_SERVER", help="Address of the server.")
     ] = "localhost:50051",
     timeout: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for each answer.")
+        float,
+        typer.Option(min=0.001, metavar="SECONDS", envvar="FACEDEX_TIMEOUT", help="How long to wait for each answer."),
     ] = DEFAULT_TIMEOUT_SECONDS,
     _version: Annotated[
         bool,
