@@ -1,5 +1,6 @@
 """The command `facedex`: what it prints, how it ends."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from PIL import Image
-from tests.client.fake_server import FakeServer, Refused
+from tests.client.fake_server import Abort, FakeServer, Refused
 
 from facedex.client.cli import main
 from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
@@ -292,6 +293,22 @@ def test_a_file_that_cannot_be_read_is_reported_in_its_place(
     assert [record["photograph"] for record in records] == [str(path) for path in files]
     assert [record["outcome"] for record in records] == ["REFUSED", "ENROLLED", "REFUSED"]
     assert records[0]["refusals"][0]["reason"] == "FILE_UNREADABLE"
+
+
+def test_what_was_enrolled_before_the_stream_broke_is_reported(
+    facedex: Facedex, server: FakeServer, photograph: Path
+) -> None:
+    def breaking(requests: Iterator[Any]) -> Iterator[Any]:
+        yield from itertools.islice(enrolling({})(requests), 2)
+        raise Abort(Refused(grpc.StatusCode.UNAVAILABLE, "STOPPING", "the server stops"))
+
+    server.plan("GetGallery", gallery_pb2.GetGalleryResponse(gallery=STAFF))
+    server.plan_stream("EnrolStream", breaking)
+
+    done = facedex("enrol", "staff", "ada", *[photograph] * 30)
+    assert (done.code, done.err) == (1, "facedex: the server stops\n")
+    assert "2 enrolled: 2 photographs of 1 person" in done.out
+    assert len(facedex("enrol", "staff", "ada", *[photograph] * 30, "--json").records) == 2
 
 
 def test_the_person_that_a_guard_means_is_named(facedex: Facedex, server: FakeServer, photograph: Path) -> None:

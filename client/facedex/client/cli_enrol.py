@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -134,13 +135,15 @@ def enrol(  # noqa: PLR0913 - one parameter for each option
         mislabel_action=mislabelled,
     )
     started = time.monotonic()
-    with connected(context) as client:
+    reports: list[PhotographReport] = []
+    with connected(context) as client, ExitStack() as at_end:
         client.get_gallery(gallery)  # one clear error instead of one for each photograph
-        reports = list(_with_progress(_enrolled(client, about, chosen), total=len(chosen)))
-    if json:
-        _print_records(reports)
-    else:
-        _print_report(reports, seconds=time.monotonic() - started)
+        if not json:  # also where the stream breaks, or Ctrl-C ends it: what was enrolled stays enrolled
+            at_end.callback(lambda: _print_report(reports, seconds=time.monotonic() - started))
+        for report in _with_progress(_enrolled(client, about, chosen), total=len(chosen)):
+            reports.append(report)
+            if json:
+                print_json(report)
     if any(report.outcome is EnrolOutcome.REFUSED for report in reports):
         raise typer.Exit(ExitCode.ANSWER_IS_NO)
 
@@ -209,11 +212,6 @@ def _with_progress(reports: Iterable[PhotographReport], *, total: int) -> Iterat
         yield from progress.track(reports, total=total)
 
 
-def _print_records(reports: Sequence[PhotographReport]) -> None:
-    for report in reports:
-        print_json(report)
-
-
 def _print_report(reports: Sequence[PhotographReport], *, seconds: float) -> None:
     for title, notices in (("refused", "refusals"), ("noticed", "warnings")):
         table = new_table(title, "identity", "why")
@@ -234,4 +232,4 @@ def _summary(reports: Sequence[PhotographReport], *, seconds: float) -> str:
     people = counted(len({report.identity for report in reports}), "person", "people")
     photographs = counted(len(reports), "photograph", "photographs")
     outcomes = ", ".join(f"{count} {outcome.value.lower().replace('_', ' ')}" for outcome, count in counts.items())
-    return f"{outcomes}: {photographs} of {people} in {seconds:.1f} s"
+    return f"{outcomes or 'nothing done'}: {photographs} of {people} in {seconds:.1f} s"
