@@ -17,7 +17,6 @@ VisionError
     └── DownloadFailed       the network, the host, or what it sent
 """
 
-# ruff: noqa: N818 - the names say what happened; that they are errors, the tree says
 from pathlib import Path
 from typing import ClassVar
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 _LEAST_EYE_DISTANCE_PX: Final = 1.0
-_MAX_SHARE_INSIDE: Final = 0.6
+_MAX_SHARE_INSIDE: Final = 0.45
 """Faces cheek to cheek share less of their boxes than that."""
 
 
@@ -45,7 +45,8 @@ class Findings:
     def are_plausible(self) -> NDArray[np.bool_]:
         """Which rows are finite, have an area, and eyes that are apart: what alignment needs."""
         finite = np.isfinite(self.corners).all(axis=1) & np.isfinite(self.landmarks).all(axis=(1, 2))
-        apart = np.abs(self.landmarks[:, 0] - self.landmarks[:, 1]).max(axis=1) > _LEAST_EYE_DISTANCE_PX
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(self.landmarks[:, 0] - self.landmarks[:, 1]).max(axis=1) > _LEAST_EYE_DISTANCE_PX
         return np.asarray(finite & (self.sides > 0).all(axis=1) & apart, dtype=np.bool_)
 
 

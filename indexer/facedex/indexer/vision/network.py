@@ -54,7 +54,7 @@ def open_network(name: str, graph: bytes, model_input: ModelInput) -> Network:
     model = _parse(name, graph)
     if not has_prelu(model):
         return original
-    return _prefer_rewritten(original, split_prelu(model), random_input(model_input, original.input_size or (112, 112)))
+    return prefer_rewritten(original, split_prelu(model), random_input(model_input, original.input_size or (112, 112)))
 
 
 def open_with_free_size(name: str, graph: bytes, model_input: ModelInput) -> Network:
@@ -62,9 +62,19 @@ def open_with_free_size(name: str, graph: bytes, model_input: ModelInput) -> Net
     original = Network(name, graph)
     if original.input_size is None:
         return original
-    return _prefer_rewritten(
+    width, height = original.input_size
+    freed = prefer_rewritten(
         original, free_input_size(_parse(name, graph)), random_input(model_input, original.input_size)
     )
+    return freed if _takes(freed, random_input(model_input, (width // 2, height // 2))) else original
+
+
+def _takes(network: Network, tensor: Tensor) -> bool:
+    try:
+        network.run(tensor)
+    except ModelUnusable:
+        return False
+    return True
 
 
 def random_input(model_input: ModelInput, size: tuple[int, int]) -> Tensor:
@@ -74,7 +84,8 @@ def random_input(model_input: ModelInput, size: tuple[int, int]) -> Tensor:
     return ((pixels - model_input.mean) * model_input.scale).astype(np.float32)
 
 
-def _prefer_rewritten(original: Network, rewritten_model: onnx.ModelProto, tensor: Tensor) -> Network:
+def prefer_rewritten(original: Network, rewritten_model: onnx.ModelProto, tensor: Tensor) -> Network:
+    """The rewritten network where it loads and gives the outputs of the original for this input; else the original."""
     try:
         rewritten = Network(original.name, rewritten_model.SerializeToString())
         agrees = largest_deviation(original.run(tensor), rewritten.run(tensor)) <= TOLERANCE

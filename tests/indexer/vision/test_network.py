@@ -1,0 +1,159 @@
+"""Rewritten graphs give the results of the original, or are not used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from facedex.indexer.vision import network as network_module
+from facedex.indexer.vision.errors import ModelUnusable
+from facedex.indexer.vision.manifest import ChannelOrder, ModelInput
+from facedex.indexer.vision.network import (
+    TOLERANCE,
+    Network,
+    largest_deviation,
+    open_network,
+    open_with_free_size,
+    prefer_rewritten,
+    random_input,
+)
+from facedex.indexer.vision.rewrite import split_prelu
+
+INPUT = ModelInput(channels=ChannelOrder.BGR, mean=127.5, scale=1 / 127.5)
+
+
+def small_net(*, height: int | str = 16, width: int | str = 16) -> ModelProto:
+    """Convolution, PReLU, convolution, PReLU, mean: the building blocks of an ArcFace net."""
+    generator = np.random.default_rng(3)
+    weights = {
+        "first": generator.normal(size=(8, 3, 3, 3)),
+        "first_slope": generator.uniform(-0.5, 0.5, size=(8, 1, 1)),
+        "second": generator.normal(size=(4, 8, 3, 3)),
+        "second_slope": generator.uniform(-0.5, 0.5, size=(4, 1, 1)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "first"], ["a"]),
+        helper.make_node("PRelu", ["a", "first_slope"], ["b"]),
+        helper.make_node("Conv", ["b", "second"], ["c"]),
+        helper.make_node("PRelu", ["c", "second_slope"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, height, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 1, 1])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def flattening_net() -> ModelProto:
+    """A net whose weights depend on the input size, which can therefore not be freed."""
+    weights = numpy_helper.from_array(np.ones((3 * 16 * 16, 4), np.float32), "w")
+    nodes = [helper.make_node("Flatten", ["x"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "flattening",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [weights],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def with_other_slopes(model: ModelProto) -> ModelProto:
+    """A wrong rewrite: it has no PReLU any more, and other results."""
+    rewritten = split_prelu(model)
+    for tensor in rewritten.graph.initializer:
+        if tensor.name == "second_slope":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
+    return rewritten
+
+
+def with_a_loose_end(model: ModelProto) -> ModelProto:
+    """A wrong rewrite that no runtime can load."""
+    rewritten = split_prelu(model)
+    del rewritten.graph.node[2]
+    return rewritten
+
+
+def test_a_net_without_prelu_gives_the_same_result() -> None:
+    model = small_net()
+    original = Network("small", model.SerializeToString())
+    rewritten = Network("small", split_prelu(model).SerializeToString())
+    tensor = random_input(INPUT, (16, 16))
+    assert "PRelu" not in {node.op_type for node in split_prelu(model).graph.node}
+    assert largest_deviation(original.run(tensor), rewritten.run(tensor)) < 1e-6
+
+
+@pytest.mark.parametrize("wrong_rewrite", [with_other_slopes, with_a_loose_end])
+def test_a_wrong_rewrite_is_noticed_and_the_original_used(
+    wrong_rewrite: Callable[[ModelProto], ModelProto], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_net()
+    original = Network("small", model.SerializeToString())
+    with caplog.at_level(logging.WARNING, logger=network_module.__name__):
+        chosen = prefer_rewritten(original, wrong_rewrite(model), random_input(INPUT, (16, 16)))
+    assert chosen is original
+    assert "small" in caplog.text
+
+
+def test_a_right_rewrite_is_used_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    model = small_net()
+    original = Network("small", model.SerializeToString())
+    assert prefer_rewritten(original, split_prelu(model), random_input(INPUT, (16, 16))) is not original
+    assert caplog.text == ""
+
+
+def test_opening_a_net_with_prelu_keeps_its_results() -> None:
+    model = small_net()
+    tensor = random_input(INPUT, (16, 16))
+    opened = open_network("small", model.SerializeToString(), INPUT)
+    original = Network("small", model.SerializeToString())
+    assert largest_deviation(original.run(tensor), opened.run(tensor)) <= TOLERANCE
+
+
+def test_an_input_size_that_a_graph_fixes_without_need_is_freed() -> None:
+    opened = open_with_free_size("small", small_net().SerializeToString(), INPUT)
+    assert opened.input_size is None
+    assert opened.run(random_input(INPUT, (40, 24)))["y"].shape == (1, 4, 1, 1)
+
+
+def test_an_input_size_that_the_weights_depend_on_stays() -> None:
+    opened = open_with_free_size("flattening", flattening_net().SerializeToString(), INPUT)
+    assert opened.input_size == (16, 16)
+
+
+@pytest.mark.parametrize("graph", [b"", b"no network", small_net().SerializeToString()[:200]])
+def test_what_is_no_network_is_unusable(graph: bytes) -> None:
+    with pytest.raises(ModelUnusable):
+        open_network("broken", graph, INPUT)
+
+
+def test_a_net_with_another_kind_of_input_is_unusable() -> None:
+    model = small_net()
+    del model.graph.input[0].type.tensor_type.shape.dim[0]
+    model.graph.node.remove(model.graph.node[0])
+    model.graph.node[0].input[0] = "x"
+    with pytest.raises(ModelUnusable):
+        open_network("flat", model.SerializeToString(), INPUT)
+
+
+def test_an_input_of_the_wrong_size_is_named() -> None:
+    opened = open_network("small", small_net().SerializeToString(), INPUT)
+    with pytest.raises(ModelUnusable, match=r"\(1, 3, 8, 8\)"):
+        opened.run(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_the_rewrite_leaves_the_model_that_it_was_given_as_it_was() -> None:
+    model = small_net()
+    before = model.SerializeToString()
+    split_prelu(model)
+    assert model.SerializeToString() == before
+    onnx.checker.check_model(split_prelu(model))
