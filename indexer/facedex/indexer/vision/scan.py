@@ -31,7 +31,7 @@ _LARGEST_TILE_PX: Final = 1280
 _COARSE_TOLERANCE: Final = 1.7
 """A look at up to 435 px serves as the coarsest one."""
 _MARGIN: Final = 0.25
-"""Width of the margin around the coarsest look, as a part of the longer side."""
+"""Width of the margin around the coarsest look, as a part of each side."""
 
 
 Checkpoint = Callable[[], None]
@@ -63,10 +63,10 @@ class Scan:
     def _look_with_margin(self, picture: NDArray[np.uint8], scale: float, checkpoint: Checkpoint) -> Findings:
         checkpoint()
         shrunk = shrink(picture, scale)
-        margin = round(_MARGIN * max(shrunk.shape[:2]))
-        framed = cv2.copyMakeBorder(shrunk, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
+        right, down = round(_MARGIN * shrunk.shape[1]), round(_MARGIN * shrunk.shape[0])
+        framed = cv2.copyMakeBorder(shrunk, down, down, right, right, cv2.BORDER_CONSTANT)
         found = self.detector.look(np.asarray(framed, dtype=np.uint8))
-        return found.placed(scale=1, left=-margin, top=-margin).placed(scale=_widening(shrunk, picture), left=0, top=0)
+        return found.placed(scale=1, left=-right, top=-down).placed(scale=_widening(shrunk, picture), left=0, top=0)
 
     def _look_in_tiles(self, picture: NDArray[np.uint8], scale: float, checkpoint: Checkpoint) -> Iterator[Findings]:
         shrunk = shrink(picture, scale)
