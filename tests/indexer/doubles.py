@@ -39,7 +39,7 @@ def person_vector(person: Person, *, take: int = 0) -> NDArray[np.float32]:
     face = np.random.default_rng(person.number).standard_normal(DIMENSION)
     noise = np.random.default_rng([person.number, take, round(1000 * person.away)]).standard_normal(DIMENSION)
     mixed = (1 - person.away) * face / np.linalg.norm(face) + person.away * noise / np.linalg.norm(noise)
-    return (mixed / np.linalg.norm(mixed)).astype(np.float32)
+    return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
 
 
 class ScriptedPipeline:

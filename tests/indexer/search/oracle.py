@@ -14,7 +14,7 @@ def unit_vectors(count: int, *, seed: int, dimension: int = DIMENSION) -> NDArra
     rows = np.random.default_rng(seed).standard_normal((count, dimension))
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     # As the store keeps them: in half precision, so that no index can lose digits that another one has.
-    return unit.astype(np.float16).astype(np.float32)
+    return np.asarray(unit.astype(np.float16), np.float32)
 
 
 class Oracle:

@@ -169,4 +169,4 @@ def exact_scores(rows: NDArray[np.floating[Any]], probe: NDArray[np.float32]) ->
     """Cosines of the `rows` (n, dimension) with a probe (dimension,), the same for equal rows wherever they stand."""
     products = np.einsum("ij,j->i", rows.astype(np.float64), probe.astype(np.float64))
     # Rounded, so that the order in which a processor sums decides no tie.
-    return np.clip(np.round(products, 7), -1.0, 1.0)
+    return np.asarray(np.clip(np.round(products, 7), -1.0, 1.0), np.float64)

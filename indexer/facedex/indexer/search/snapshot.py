@@ -181,7 +181,7 @@ class _Reader:
         size = np.dtype(dtype).itemsize * count
         taken = self._body[self.offset : self.offset + size].copy().view(dtype)
         self.offset += size
-        return taken
+        return np.asarray(taken)
 
 
 def _sync_folder(folder: Path) -> None:
