@@ -16,9 +16,11 @@ from PIL import Image
 from tests.indexer.vision.conftest import KnownPhotograph
 
 from facedex.indexer.vision.decode import ImageLimits
+from facedex.indexer.vision.detector import Detector
 from facedex.indexer.vision.errors import ImageTooManyPixels, ImageUnreadable
 from facedex.indexer.vision.face import Box
 from facedex.indexer.vision.models import ModelFolder
+from facedex.indexer.vision.network import Network
 from facedex.indexer.vision.pipeline import Detection, FacePipeline
 
 MOST_FALSE_FACES_ON_THE_SAMPLE_PEOPLE = 2
@@ -282,3 +284,21 @@ def test_rank_1_on_part_of_lfw_is_that_of_the_literature(third_party: ModelFolde
 
 def vector_of(pipeline: FacePipeline, path: Path) -> NDArray[np.float32]:
     return pipeline.embed([pipeline.detect(path.read_bytes()).faces[0].crop])
+
+
+@pytest.mark.assets
+def test_a_detector_of_fixed_input_size_finds_what_it_finds_with_a_free_one(
+    third_party: ModelFolder, assets: Path, people: Path
+) -> None:
+    """The official YuNet file fixes 640 × 640; larger pictures are then looked at in tiles of that size."""
+    free = third_party.load_detector("face_detection_yunet_2023mar")
+    graph = (assets / "models" / "face_detection_yunet_2023mar.onnx").read_bytes()
+    fixed = Detector(free.manifest, Network(free.manifest.name, graph))
+    assert (free.fixed_size, fixed.fixed_size) == (None, (640, 640))
+    embedder = third_party.load_embedder("face-reidentification-retail-0095")
+    photograph = jpeg(scaled(picture_of(people / "groups" / "3.jpg"), 2.5))
+    one, other = (
+        FacePipeline(detector=detector, embedder=embedder).detect(photograph).faces for detector in (free, fixed)
+    )
+    assert len(one) == len(other) == 6
+    assert all(overlap(a.face.box, b.face.box) > 0.85 for a, b in zip(one, other, strict=True))

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from facedex.indexer.vision.errors import ModelUnusable
 from facedex.indexer.vision.findings import Findings, Floats, join
-from facedex.indexer.vision.manifest import ChannelOrder, DetectorContract, ModelManifest
-from facedex.indexer.vision.network import Network
+from facedex.indexer.vision.manifest import DetectorContract, ModelManifest
+from facedex.indexer.vision.network import Network, tensor_of
 
 _LARGEST_SIZE_LOGARITHM: Final = 8.0
 """A box of e⁸ strides is larger than any picture; it keeps the exponential finite."""
@@ -43,7 +43,7 @@ class Detector:
     def look(self, picture: NDArray[np.uint8]) -> Findings:
         """Findings above the score threshold, overlapping, in pixels of the picture (height × width × 3, BGR)."""
         canvas = self._on_canvas(picture)
-        outputs = self._network.run(self._tensor(canvas))
+        outputs = self._network.run(tensor_of(canvas, self.manifest.input))
         height, width = canvas.shape[:2]
         return join(
             [self._read_stride(outputs, stride, width // stride, height // stride) for stride in self._contract.strides]
@@ -69,13 +69,6 @@ class Detector:
 
     def _round_up(self, side: int) -> int:
         return -(-side // self._contract.multiple_of) * self._contract.multiple_of
-
-    def _tensor(self, canvas: NDArray[np.uint8]) -> Floats:
-        spec = self.manifest.input
-        blob = cv2.dnn.blobFromImage(
-            canvas, spec.scale, mean=(spec.mean,) * 3, swapRB=spec.channels is ChannelOrder.RGB
-        )
-        return np.asarray(blob, dtype=np.float32)
 
     def _read_stride(self, outputs: dict[str, Floats], stride: int, columns: int, rows: int) -> Findings:
         scores = np.sqrt(np.clip(outputs[f"cls_{stride}"], 0, 1) * np.clip(outputs[f"obj_{stride}"], 0, 1)).reshape(-1)

@@ -1,12 +1,11 @@
 """From an aligned crop to a unit vector."""
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from facedex.indexer.vision.errors import ModelUnusable
-from facedex.indexer.vision.manifest import ChannelOrder, EmbedderContract, ModelManifest
-from facedex.indexer.vision.network import Network, Tensor
+from facedex.indexer.vision.manifest import EmbedderContract, ModelManifest
+from facedex.indexer.vision.network import Network, tensor_of
 
 
 class Embedder:
@@ -43,18 +42,12 @@ class Embedder:
         self.embed(noise.astype(np.uint8))
 
     def _run(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (output,) = self._network.run(self._tensor(crop)).values()
+        (output,) = self._network.run(tensor_of(crop, self.manifest.input)).values()
         if output.size != self._contract.dimension:
             raise ModelUnusable(
                 self.manifest.name, f"its vectors have {output.size} components, not {self._contract.dimension}"
             )
         return output.reshape(-1)
-
-    def _tensor(self, crop: NDArray[np.uint8]) -> Tensor:
-        spec = self.manifest.input
-        swap = spec.channels is ChannelOrder.RGB
-        blob = cv2.dnn.blobFromImage(np.ascontiguousarray(crop), spec.scale, mean=(spec.mean,) * 3, swapRB=swap)
-        return np.asarray(blob, dtype=np.float32)
 
     def _unit(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         length = float(np.linalg.norm(vector.astype(np.float64)))

@@ -189,7 +189,7 @@ def _orientation(image: Image.Image, image_format: ImageFormat) -> Orientation:
         return Orientation.TOP_LEFT
 
 
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _END_OF_IMAGE = 0xD9
 
 

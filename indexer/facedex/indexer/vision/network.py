@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from facedex.indexer.vision.errors import ModelUnusable
-from facedex.indexer.vision.manifest import ModelInput
+from facedex.indexer.vision.manifest import ChannelOrder, ModelInput
 from facedex.indexer.vision.rewrite import free_input_size, has_prelu, split_prelu
 
 logger = logging.getLogger(__name__)
@@ -77,11 +77,20 @@ def _takes(network: Network, tensor: Tensor) -> bool:
     return True
 
 
+def tensor_of(picture: NDArray[np.uint8], model_input: ModelInput) -> Tensor:
+    """A picture (height × width × 3, BGR) as the network sees it: 1 × 3 × height × width, `(pixel - mean) * scale`."""
+    planes = picture[:, :, ::-1] if model_input.channels is ChannelOrder.RGB else picture
+    tensor = planes.transpose(2, 0, 1)[None].astype(np.float32, order="C")
+    tensor -= np.float32(model_input.mean)
+    tensor *= np.float32(model_input.scale)
+    return tensor
+
+
 def random_input(model_input: ModelInput, size: tuple[int, int]) -> Tensor:
     """One seeded picture of noise as the network would see it; size is width, height."""
     width, height = size
-    pixels = np.random.default_rng(20260101).uniform(0, 255, (1, 3, height, width))
-    return ((pixels - model_input.mean) * model_input.scale).astype(np.float32)
+    noise = np.random.default_rng(20260101).integers(0, 256, (height, width, 3))
+    return tensor_of(noise.astype(np.uint8), model_input)
 
 
 def prefer_rewritten(original: Network, rewritten_model: onnx.ModelProto, tensor: Tensor) -> Network:
