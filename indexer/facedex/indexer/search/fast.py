@@ -241,10 +241,7 @@ class FastIndex:
         # First the new part, then without the old: a search in between sees a row twice, never not at all.
         self._segments = (*before, *([] if segment is None else [segment]), *after)
         self._blocks = tuple(each for each in self._blocks if id(each) not in gone)
-        for part in parts:
-            if isinstance(part, Block):
-                for template_id in part.template_ids.tolist():
-                    self._places.pop(template_id, None)
+        self._places = {number: place for number, place in self._places.items() if id(place[0]) not in gone}
 
     def _codebook(self) -> Codebook:
         if self._code_bytes is None:
