@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -231,6 +232,15 @@ def test_the_header_of_a_huge_png_is_refused_before_any_pixel_is_decoded() -> No
     chunk = struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     with pytest.raises(ImageTooManyPixels, match="50000×50000"):
         decode(b"\x89PNG\r\n\x1a\n" + chunk)
+
+
+def test_a_png_chunk_that_claims_gigabytes_is_answered_at_once() -> None:
+    content = COLOUR["png"]
+    place = content.index(b"IDAT") - 4
+    started = time.perf_counter()
+    with suppress(ImageRefused):
+        decode(content[:place] + b"\x7f\xff\xff\xf0" + content[place + 4 :])
+    assert time.perf_counter() - started < 0.5
 
 
 def test_the_header_of_a_huge_webp_is_refused_before_any_pixel_is_decoded() -> None:

@@ -301,4 +301,4 @@ def test_a_detector_of_fixed_input_size_finds_what_it_finds_with_a_free_one(
         FacePipeline(detector=detector, embedder=embedder).detect(photograph).faces for detector in (free, fixed)
     )
     assert len(one) == len(other) == 6
-    assert all(overlap(a.face.box, b.face.box) > 0.85 for a, b in zip(one, other, strict=True))
+    assert all(overlap(a.face.box, b.face.box) > 0.75 for a, b in zip(one, other, strict=True))

@@ -48,7 +48,7 @@ class ImageHeader:
     orientation: Orientation
     """What remains to be done to the decoded rows."""
     is_plain: bool
-    """Whether it is a JPEG, PNG or WebP without alpha, palette or inks: OpenCV decodes it right, and faster."""
+    """Whether it is a JPEG or WebP without alpha or inks: OpenCV decodes it right, and faster."""
 
     @property
     def is_reducible(self) -> bool:
@@ -74,7 +74,8 @@ _FOREIGN_SIGNATURES = {
     "SVG": rb"\s*(?:<\?xml[^>]*>\s*)?<svg",
 }
 
-_PLAIN_FORMATS = {ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP}
+_PLAIN_FORMATS = {ImageFormat.JPEG, ImageFormat.WEBP}
+"""Not PNG: OpenCV 5 takes gigabytes for a chunk that claims to be that long."""
 _PLAIN_MODES = {"L", "RGB"}
 _SUPPORTED_MODES = {
     "1",
