@@ -30,16 +30,16 @@ class GuardAction(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class QualityLimits:
-    """The least quality that is enrolled. Defaults accept at least 99 % of ordinary portraits (docs/decisions/0105)."""
+    """The least quality that is enrolled. Defaults accept at least 99 % of ordinary portraits (docs/decisions/0007)."""
 
     min_detector_score: float = 0.6
-    min_size_px: float = 40.0
-    min_sharpness: float = 5.0
-    min_brightness: float = 20.0
-    max_brightness: float = 240.0
-    max_yaw_degrees: float = 60.0
-    max_pitch_degrees: float = 60.0
-    max_roll_degrees: float = 60.0
+    min_size_px: float = 32.0
+    min_sharpness: float = 8.0
+    min_brightness: float = 30.0
+    max_brightness: float = 230.0
+    max_yaw_degrees: float = 45.0
+    max_pitch_degrees: float = 25.0
+    max_roll_degrees: float = 45.0
 
     def __post_init__(self) -> None:
         _require(0 <= self.min_detector_score <= 1, "min_detector_score", "must lie between 0 and 1")
