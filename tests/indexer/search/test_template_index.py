@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,3 +250,19 @@ def test_what_the_second_look_assumes_of_the_codes_holds(dimension: int) -> None
 
 def test_the_codebook_is_the_same_on_every_machine() -> None:
     assert Codebook(256, 32).digest == codebook(256, 32).digest
+
+
+def test_vectors_that_the_codes_fit_badly_are_found_all_the_same() -> None:
+    # All in 6 of 128 directions: the codes distinguish them poorly, and the index has to notice that by itself.
+    rng = np.random.default_rng(3)
+    rows = np.zeros((6_000, 128), np.float32)
+    rows[:, :6] = rng.standard_normal((6_000, 6))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
+    index, oracle = FastIndex(128, replace(SMALL_PARTS, segment_rows=10_000)), Oracle()
+    numbers = list(range(1, 6_001))
+    for each in (index, oracle):
+        each.add(numbers, numbers, rows)
+    assert index._fit.noise * np.sqrt(128) > 1.2 * FastSettings().noise
+    for probe in rows[:20]:
+        (hits,) = index.search(probe[None], limit=3, min_score=0.9)
+        assert hits == oracle.search(probe, limit=3, min_score=0.9, scope=EVERYBODY)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
+from facedex.indexer.search.code_fit import CodeFit, measured_fit
 from facedex.indexer.search.codebook import code_bytes_of, codebook
 from facedex.indexer.search.exact import Block, exact_scores
 from facedex.indexer.search.ranking import best_of_each_identity
@@ -54,7 +55,10 @@ class FastSettings:
     dead_share: float = 0.15
     """A segment of which more is erased is written anew."""
     gain: float = 0.65
-    """Approximate scores are this part of the exact ones: measured on faces and on random directions, decision 0006."""
+    """Approximate scores are this part of the exact ones: measured on faces and on random directions, decision 0006.
+
+    What is measured on the gallery's own rows counts where it is worse; so for the noise.
+    """
     noise: float = 0.5
     """Standard deviation of an approximate score, in units of 1 / sqrt(dimension)."""
     deviations: float = 3.72
@@ -78,6 +82,8 @@ class FastIndex:
         self._places: dict[int, tuple[Block, int]] = {}
         self._highest = 0
         self._count = 0
+        self._fit = CodeFit(self._settings.gain, self._settings.noise / float(np.sqrt(dimension)))
+        self._fitted_rows = 0
         self._changing = threading.RLock()
         self._sealing = threading.Lock()
         self._sealer: threading.Thread | None = None
@@ -99,6 +105,8 @@ class FastIndex:
         index = cls(dimension)
         segments, loose = restored_segments(snapshot)
         index._segments = tuple(segments)
+        for segment in segments:
+            index._fit = index._fit.worse(measured_fit(segment.rows, index._codebook()))
         index._count = sum(segment.live_count for segment in segments)
         index._highest = max((int(each.rows.template_ids.max(initial=0)) for each in segments), default=0)
         for rows in loose:
@@ -157,7 +165,7 @@ class FastIndex:
     def _append_segment(
         self, templates: NDArray[np.int64], identities: NDArray[np.int64], rows: NDArray[np.float32]
     ) -> None:
-        segment = Segment.encoded(Rows(templates, identities, rows.astype(np.float16)), self._codebook())
+        segment = self._encoded(Rows(templates, identities, rows.astype(np.float16)))
         self._segments = (*self._segments, segment)
 
     def _block_with_room(self) -> Block:
@@ -226,7 +234,7 @@ class FastIndex:
         """Puts one new segment in the place of these parts. Rows erased meanwhile are erased in it too."""
         kept = [np.flatnonzero(part.alive) for part in parts]
         rows = Rows.joined([_half(part).taken(which) for part, which in zip(parts, kept, strict=True)])
-        segment = Segment.encoded(rows, self._codebook()) if len(rows) else None
+        segment = self._encoded(rows) if len(rows) else None
         with self._changing:
             if segment is not None:
                 segment.keep_only(np.concatenate([part.alive[which] for part, which in zip(parts, kept, strict=True)]))
@@ -243,6 +251,13 @@ class FastIndex:
         self._blocks = tuple(each for each in self._blocks if id(each) not in gone)
         self._places = {number: place for number, place in self._places.items() if id(place[0]) not in gone}
 
+    def _encoded(self, rows: Rows) -> Segment:
+        # Measured again whenever the gallery's segments have grown to twice the size.
+        if len(rows) >= 2 * self._fitted_rows:
+            self._fit = self._fit.worse(measured_fit(rows, self._codebook()))
+            self._fitted_rows = len(rows)
+        return Segment.encoded(rows, self._codebook())
+
     def _codebook(self) -> Codebook:
         if self._code_bytes is None:
             raise AssertionError("an index without codes seals nothing")
@@ -256,7 +271,7 @@ class FastIndex:
         faiss.omp_set_num_threads(1)  # once in every thread that searches: OpenMP costs single queries 20 to 60 times
         # Blocks first: a block that becomes a segment in between is then seen twice, not missed.
         blocks, segments = self._blocks, self._segments
-        view = _View(blocks, segments, scope, self._settings)
+        view = _View(blocks, segments, scope, self._settings, self._fit)
         return [view.search(probe, limit=limit, min_score=min_score) for probe in probes]
 
 
@@ -264,9 +279,15 @@ class _View:
     """The parts of an index as one search sees them."""
 
     def __init__(
-        self, blocks: tuple[Block, ...], segments: tuple[Segment, ...], scope: Scope, settings: FastSettings
+        self,
+        blocks: tuple[Block, ...],
+        segments: tuple[Segment, ...],
+        scope: Scope,
+        settings: FastSettings,
+        fit: CodeFit,
     ) -> None:
         self._settings = settings
+        self._fit = fit
         self._blocks = [(block, block.mask(scope)) for block in blocks]
         self._segments = [(each, None if scope.is_everybody else each.mask(scope)) for each in segments]
 
@@ -332,9 +353,7 @@ class _View:
         return rows, unseen
 
     def _exact_bound(self, approximate: float) -> float:
-        dimension = self._segments[0][0].rows.vectors.shape[1]
-        noise = self._settings.noise / np.sqrt(dimension)
-        return float((approximate + self._settings.deviations * noise) / self._settings.gain)
+        return self._fit.bound(approximate, deviations=self._settings.deviations)
 
 
 @dataclass(frozen=True, slots=True)
