@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.packaging.readme import README, with_help
 
 ROOT = README.parent
@@ -55,7 +54,14 @@ def test_the_example_runs_as_it_is_printed(tmp_path: Path, people: Path) -> None
     (tmp_path / "ada.jpg").write_bytes((people / "person_001" / "1.jpg").read_bytes())
     (tmp_path / "visitor.jpg").write_bytes((people / "person_001" / "3.jpg").read_bytes())
     server = subprocess.Popen(
-        [Path(sys.executable).parent / "facedex-server", "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"],
+        [
+            Path(sys.executable).parent / "facedex-server",
+            "serve",
+            "--data",
+            tmp_path / "data",
+            "--listen",
+            "127.0.0.1:0",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -17,6 +17,7 @@ from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.search.fast import FastIndex, FastSettings
 from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.template_index import EVERYBODY, Scope, TemplateIndex
+from facedex.indexer.search.two_looks import LookSettings
 
 MakeIndex = Callable[[], TemplateIndex]
 SMALL_PARTS = FastSettings(
@@ -26,10 +27,7 @@ SMALL_PARTS = FastSettings(
     seal_rows=32,
     bulk_rows=100,
     segment_rows=512,
-    gather_rows=16,
-    second_look=16,
-    second_look_per_candidate=2,
-    most_second_look=100_000,
+    look=LookSettings(gather_rows=16, first_look=16, first_look_per_candidate=2, scanned=32, most_scanned=100_000),
 )
 
 

@@ -28,9 +28,9 @@ class CodeFit:
         """What holds for both."""
         return CodeFit(min(self.gain, other.gain), max(self.noise, other.noise))
 
-    def bound(self, approximate: float, *, deviations: float) -> float:
-        """A cosine that a row with this approximate score, or a lower one, hardly exceeds."""
-        return (approximate + deviations * self.noise) / self.gain
+    def least_approximate(self, cosine: float, *, deviations: float) -> float:
+        """An approximate score that a row of this cosine, or a higher one, hardly falls below."""
+        return self.gain * cosine - deviations * self.noise
 
 
 def measured_fit(rows: Rows, codebook: Codebook) -> CodeFit:

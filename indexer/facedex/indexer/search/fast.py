@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import faiss
@@ -11,14 +11,14 @@ import numpy as np
 
 from facedex.indexer.search.code_fit import CodeFit, measured_fit
 from facedex.indexer.search.codebook import code_bytes_of, codebook
-from facedex.indexer.search.exact import Block, exact_scores
-from facedex.indexer.search.ranking import best_of_each_identity
+from facedex.indexer.search.exact import Block
 from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.snapshot import PartState, restored_segments
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
+from facedex.indexer.search.two_looks import LookSettings, View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -45,13 +45,6 @@ class FastSettings:
     """So many rows at once become a segment without being blocks first."""
     segment_rows: int = 262_144
     """Segments are merged up to this size."""
-    gather_rows: int = 4_096
-    """A filter that leaves no more is answered by comparing exactly those rows."""
-    second_look: int = 160
-    """Rows of the fast scan that are scored exactly, at least."""
-    second_look_per_candidate: int = 16
-    most_second_look: int = 2_560
-    """Where nobody near the probe reaches the floor, as when an investigation asks for strangers, the list ends here."""
     dead_share: float = 0.15
     """A segment of which more is erased is written anew."""
     gain: float = 0.65
@@ -61,8 +54,7 @@ class FastSettings:
     """
     noise: float = 0.5
     """Standard deviation of an approximate score, in units of 1 / sqrt(dimension)."""
-    deviations: float = 3.72
-    """A row at the floor is missed less often than 1e-4: this many standard deviations."""
+    look: LookSettings = field(default_factory=LookSettings)
 
 
 class FastIndex:
@@ -271,108 +263,8 @@ class FastIndex:
         faiss.omp_set_num_threads(1)  # once in every thread that searches: OpenMP costs single queries 20 to 60 times
         # Blocks first: a block that becomes a segment in between is then seen twice, not missed.
         blocks, segments = self._blocks, self._segments
-        view = _View(blocks, segments, scope, self._settings, self._fit)
-        return [view.search(probe, limit=limit, min_score=min_score) for probe in probes]
-
-
-class _View:
-    """The parts of an index as one search sees them."""
-
-    def __init__(
-        self,
-        blocks: tuple[Block, ...],
-        segments: tuple[Segment, ...],
-        scope: Scope,
-        settings: FastSettings,
-        fit: CodeFit,
-    ) -> None:
-        self._settings = settings
-        self._fit = fit
-        self._blocks = [(block, block.mask(scope)) for block in blocks]
-        self._segments = [(each, None if scope.is_everybody else each.mask(scope)) for each in segments]
-
-    def search(self, probe: NDArray[np.float32], *, limit: int, min_score: float) -> tuple[Hit, ...]:
-        if self._is_small():
-            return _ranked(self._gathered(), probe, min_score=min_score)[:limit]
-        near = [_block_rows(block, probe, 4 * limit, mask) for block, mask in self._blocks]
-        return self._scan(probe, near, limit=limit, min_score=min_score)
-
-    def _is_small(self) -> bool:
-        """Whether a filter leaves so few rows that comparing them all is cheapest."""
-        if any(mask is None for _, mask in self._segments):
-            return False
-        return sum(int(mask.sum()) for _, mask in (*self._blocks, *self._segments) if mask is not None) <= (
-            self._settings.gather_rows
-        )
-
-    def _gathered(self) -> list[Rows]:
-        parts: list[tuple[Block | Segment, NDArray[np.bool_] | None]] = [*self._blocks, *self._segments]
-        return [_rows_of(part).taken(np.flatnonzero(mask)) for part, mask in parts if mask is not None]
-
-    def _scan(self, probe: NDArray[np.float32], near: list[_Near], *, limit: int, min_score: float) -> tuple[Hit, ...]:
-        count = max(self._settings.second_look, self._settings.second_look_per_candidate * limit)
-        block_count = 4 * limit
-        while True:
-            scanned, unseen = self._nearest(probe, count)
-            hits = _ranked([*(each.rows for each in near), *scanned], probe, min_score=min_score)
-            floor = hits[limit - 1].score if len(hits) >= limit else min_score
-            blocks_are_done = all(each.unseen < max(min_score, floor) for each in near)
-            scan_is_done = unseen < max(min_score, floor) or count >= self._settings.most_second_look
-            if blocks_are_done and scan_is_done:
-                return hits[:limit]
-            if not blocks_are_done:
-                block_count *= 8
-                near = [_block_rows(block, probe, block_count, mask) for block, mask in self._blocks]
-            if not scan_is_done:
-                count = min(8 * count, self._settings.most_second_look)
-
-    def _nearest(self, probe: NDArray[np.float32], count: int) -> tuple[list[Rows], float]:
-        """The rows of the fast scan's best `count`, and a score that a row outside them hardly reaches."""
-        if not self._segments:
-            return [], -np.inf
-        found = [segment.nearest(probe[None], count, mask) for segment, mask in self._segments]
-        scores = np.concatenate([part[0] for part, _ in found])
-        owner = np.concatenate([np.full(part.shape[1], number) for number, (part, _) in enumerate(found)])
-        slots = np.concatenate([part[0] for _, part in found])
-        valid = slots >= 0
-        scores, owner, slots = scores[valid], owner[valid], slots[valid]
-        if len(scores) <= count:
-            best, unseen = np.arange(len(scores)), -np.inf
-            # A segment that gave all that it was asked for may hold more.
-            if any(
-                len(segment) > count and (part[1][0] >= 0).all()
-                for (segment, _), part in zip(self._segments, found, strict=True)
-            ):
-                unseen = self._exact_bound(float(scores.min(initial=np.inf)))
-        else:
-            best = np.argpartition(-scores, count - 1)[:count]
-            unseen = self._exact_bound(float(scores[best].min()))
-        rows = [
-            segment.rows.taken(slots[best][owner[best] == number]) for number, (segment, _) in enumerate(self._segments)
-        ]
-        return rows, unseen
-
-    def _exact_bound(self, approximate: float) -> float:
-        return self._fit.bound(approximate, deviations=self._settings.deviations)
-
-
-@dataclass(frozen=True, slots=True)
-class _Near:
-    """Rows of a block near the probe, and a score that none of its other rows exceeds."""
-
-    rows: Rows
-    unseen: float
-
-
-def _block_rows(block: Block, probe: NDArray[np.float32], count: int, mask: NDArray[np.bool_]) -> _Near:
-    slots, unseen = block.top(probe, count, mask)
-    return _Near(_rows_of(block).taken(slots), unseen)
-
-
-def _rows_of(part: Block | Segment) -> Rows:
-    if isinstance(part, Segment):
-        return part.rows
-    return Rows(part.template_ids, part.identity_ids, part.rows)  # type: ignore[arg-type]
+        view = View((*blocks, *segments), scope=scope, fit=self._fit, settings=self._settings.look)
+        return view.search(probes, limit=limit, min_score=min_score)
 
 
 def _half(part: Block | Segment) -> Rows:
@@ -381,15 +273,3 @@ def _half(part: Block | Segment) -> Rows:
         return part.rows
     used = slice(0, part.used)
     return Rows(part.template_ids[used], part.identity_ids[used], part.rows[used].astype(np.float16))
-
-
-def _ranked(parts: Iterable[Rows], probe: NDArray[np.float32], *, min_score: float) -> tuple[Hit, ...]:
-    found = [part for part in parts if len(part)]
-    if not found:
-        return ()
-    return best_of_each_identity(
-        np.concatenate([part.template_ids for part in found]),
-        np.concatenate([part.identity_ids for part in found]),
-        np.concatenate([exact_scores(part.vectors, probe) for part in found]),
-        min_score=min_score,
-    )

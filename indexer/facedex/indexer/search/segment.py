@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Templates side by side: numbers (n,), identities (n,), and vectors (n, dimension) in half precision."""
+    """Templates side by side: numbers (n,), identities (n,), and vectors (n, dimension), of a segment in half precision."""
 
     template_ids: NDArray[np.int64]
     identity_ids: NDArray[np.int64]
-    vectors: NDArray[np.float16]
+    vectors: NDArray[np.floating[Any]]
 
     def __len__(self) -> int:
         return len(self.template_ids)
