@@ -30,6 +30,7 @@ from facedex.v1 import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ENVIRONMENT = {**os.environ, "PYTHONFAULTHANDLER": "1"}
 COMMANDS = Path(sys.executable).parent
 # Generous: other work may keep the machine's cores busy.
 START_SECONDS = 40.0
@@ -52,7 +53,7 @@ class RunningServer:
         place = ("--data", str(self.data), "--listen", "127.0.0.1:0")
         command = [str(COMMANDS / "facedex-server"), "serve", *place, *self._options]
         with self._log.open("a") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT)
         self.address = self._announced_address()
 
     def _announced_address(self) -> str:
@@ -79,12 +80,14 @@ class RunningServer:
         return self._log.read_text()
 
     def events(self) -> list[dict[str, Any]]:
-        """The lines of the log, each of which is a JSON document."""
-        return [json.loads(line) for line in self.log().splitlines()]
+        """The lines of the log that are the server's own; libraries of picture formats write there too."""
+        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
 
-    def resident_megabytes(self) -> float:
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    def peak_megabytes(self) -> float:
+        """The most memory that the process ever held (Linux)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = (each for each in status.splitlines() if each.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
 
     def ask_to_stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -99,8 +102,9 @@ class RunningServer:
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self.kill()
-            raise
+            self.process.send_signal(signal.SIGABRT)  # it writes where each of its threads is
+            self.process.wait()
+            raise AssertionError(f"the server did not stop: {self.log()[-10_000:]}") from None
         finally:
             if self.process.stdout:
                 self.process.stdout.close()

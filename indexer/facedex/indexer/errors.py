@@ -17,7 +17,9 @@
     │   └── DeadlinePassed          the caller no longer waits
     └── ServiceError                the caller did nothing wrong
         ├── ModelMissing            a gallery's model is not loaded in this process
-        └── StoreUnavailable        the database cannot be reached, is full, or is read-only
+        ├── StoreUnavailable        the database cannot be reached, is full, or is read-only
+        ├── DatabaseUnsupported     the address is none of a database that is supported here
+        └── DatabaseTooNew          a newer version of facedex has changed the tables
 
 Errors about photographs and model files are in `facedex.indexer.vision.errors`.
 """
@@ -193,3 +195,27 @@ class StoreUnavailable(ServiceError):
             f"the database refused the operation ({cause}); repeat the request, with the same request id where it has one"
         )
         self.cause = cause
+
+
+class DatabaseUnsupported(ServiceError):
+    """The address is none of a database that is supported here. The message never repeats it: it may hold a password."""
+
+    reason = "DATABASE_UNSUPPORTED"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"the database's address cannot be used ({problem}); give postgresql://USER:PASSWORD@HOST:PORT/NAME, "
+            "or none for a SQLite file in the data folder"
+        )
+        self.problem = problem
+
+
+class DatabaseTooNew(ServiceError):
+    """A newer version of facedex has changed the tables; this one leaves them alone."""
+
+    reason = "DATABASE_TOO_NEW"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database was changed by a newer version of facedex; start that version, or restore a backup"
+        )

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 
+HEALTH = "/grpc.health."
+REFLECTION = "/grpc.reflection."
+
+
 class Overloaded(Exception):
     """As many requests as the server takes are being handled."""
+
+    reason: ClassVar[str] = "OVERLOADED"
 
     def __init__(self, *, limit: int, retry_after_seconds: float) -> None:
         super().__init__(f"{limit} requests are being handled, no more are taken; try again in {retry_after_seconds} s")
         self.limit = limit
         self.retry_after_seconds = retry_after_seconds
+
+
+class Stopping(Exception):
+    """The server stops: a stream is not continued."""
+
+    reason: ClassVar[str] = "STOPPING"
+
+    def __init__(self) -> None:
+        super().__init__("the server stops; connect again, and send again what was not answered")
 
 
 class Admission:
@@ -35,3 +51,29 @@ class Admission:
             yield
         finally:
             self._places.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many calls of each kind are handled at the same time, so that none of them crowds out another."""
+
+    requests: Admission
+    streams: Admission
+    reflections: Admission
+    health_checks: Admission
+    health_watches: Admission
+
+    @property
+    def count(self) -> int:
+        kinds = (self.requests, self.streams, self.reflections, self.health_checks, self.health_watches)
+        return sum(kind.limit for kind in kinds)
+
+    def of_calls(self, method: str) -> Admission:
+        """The places of a method with one request and one answer."""
+        return self.health_checks if method.startswith(HEALTH) else self.requests
+
+    def of_streams(self, method: str) -> Admission:
+        """The places of a method that goes on."""
+        if method.startswith(HEALTH):
+            return self.health_watches
+        return self.reflections if method.startswith(REFLECTION) else self.streams

@@ -17,13 +17,14 @@ from facedex.indexer.indexes import Indexes
 from facedex.indexer.store.store import Store
 from facedex.indexer.vision.models import ModelFolder
 from facedex.indexer.vision.pipelines import Pipelines
-from facedex.server.admission import Admission
+from facedex.server.admission import Admission, Places
 from facedex.server.enrolment_service import EnrolmentService
 from facedex.server.follower import Follower
 from facedex.server.gallery_service import GalleryService
 from facedex.server.identification_service import IdentificationService
 from facedex.server.interceptor import CallInterceptor
 from facedex.server.operations_service import OperationsService
+from facedex.server.patience import Patience
 from facedex.v1 import (
     enrolment_pb2,
     enrolment_pb2_grpc,
@@ -51,11 +52,18 @@ SERVICES = tuple(
         (operations_pb2, "OperationsService"),
     )
 )
-# Threads beyond the admitted calls, so that a call that is turned away, or a health check, never waits for one.
+# Threads beyond the admitted calls, so that a call that is turned away never waits for one.
 SPARE_THREADS = 16
+LARGEST_PORT = 65_535
 MAX_REFLECTIONS = 8
+MAX_HEALTH_CHECKS = 16
+MAX_HEALTH_WATCHES = 16
 # A peer that vanished without a word is noticed, and what it held is free again, after this much and as much again.
 KEEPALIVE_MILLISECONDS = 20_000
+
+
+class AddressInvalid(Exception):
+    """What is to be listened on is no address with a port."""
 
 
 class AddressInUse(Exception):
@@ -71,7 +79,8 @@ class App:
         self._store = Store.open(settings.database_url)
         self._galleries = build_galleries(settings, self._store)
         self._health = health.HealthServicer()
-        self._server = build_server(settings, self._galleries, self._health)
+        self._patience = Patience()
+        self._server = build_server(settings, self._galleries, self._health, self._patience)
         self.address = _bind(self._server, settings.listen)
         self._follower = Follower(self._galleries, interval_seconds=settings.follow_interval_seconds)
 
@@ -80,12 +89,15 @@ class App:
         self._galleries.follow()
         self._server.start()
         self._follower.start()
+        self._patience.start()
         self._tell_health(health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
         """Takes no new calls, lets those in flight end, and closes."""
         self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._patience.lose()
         self._server.stop(self._settings.drain_seconds).wait()
+        self._patience.stop()
         self._follower.stop()
         self._store.close()
 
@@ -109,14 +121,19 @@ def build_galleries(settings: Settings, store: Store) -> Galleries:
     )
 
 
-def build_server(settings: Settings, galleries: Galleries, health_servicer: health.HealthServicer) -> grpc.Server:
-    requests = Admission(settings.max_concurrent_requests)
-    streams = Admission(settings.max_concurrent_streams)
-    reflections = Admission(MAX_REFLECTIONS)
-    threads = requests.limit + streams.limit + reflections.limit + SPARE_THREADS
+def build_server(
+    settings: Settings, galleries: Galleries, health_servicer: health.HealthServicer, patience: Patience
+) -> grpc.Server:
+    places = Places(
+        requests=Admission(settings.max_concurrent_requests),
+        streams=Admission(settings.max_concurrent_streams),
+        reflections=Admission(MAX_REFLECTIONS),
+        health_checks=Admission(MAX_HEALTH_CHECKS),
+        health_watches=Admission(MAX_HEALTH_WATCHES),
+    )
     server = grpc.server(
-        futures.ThreadPoolExecutor(threads, thread_name_prefix="call"),
-        interceptors=[CallInterceptor(requests=requests, streams=streams, reflections=reflections)],
+        futures.ThreadPoolExecutor(places.count + SPARE_THREADS, thread_name_prefix="call"),
+        interceptors=[CallInterceptor(places, patience)],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -135,13 +152,17 @@ def build_server(settings: Settings, galleries: Galleries, health_servicer: heal
 
 
 def _bind(server: grpc.Server, listen: str) -> str:
+    host, colon, wanted = listen.rpartition(":")
+    # gRPC itself would take a default for a port that is missing, and another one for a port that is too large.
+    if not (host and colon and wanted.isdecimal() and int(wanted) <= LARGEST_PORT):
+        raise AddressInvalid(f"cannot listen on {listen!r}: give an address and a port up to {LARGEST_PORT}")
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError:
         port = 0
     if port == 0:
         raise AddressInUse(f"cannot listen on {listen}: another program does, or the address is not of this machine")
-    return f"{listen.rpartition(':')[0]}:{port}"
+    return f"{host}:{port}"
 
 
 def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:

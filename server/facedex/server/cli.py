@@ -13,13 +13,18 @@ from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.workbench import available_cores
-from facedex.server.app import AddressInUse, serve
+from facedex.server.app import AddressInUse, AddressInvalid, serve
 from facedex.server.log import configure_logging
 from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings
 
 DEFAULT_LIMITS = ImageLimits()
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The facedex server: who is on this photograph?")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The facedex server: who is on this photograph?",
+)
 
 
 @app.callback(help="The facedex server: who is on this photograph?")
@@ -85,7 +90,7 @@ def serve_command(
     )
     try:
         serve(settings, announce=lambda address: print(f"listening on {address}", flush=True))
-    except (AddressInUse, IndexerError, VisionError, OSError) as error:
+    except (AddressInvalid, AddressInUse, IndexerError, VisionError, OSError) as error:
         Console(stderr=True).print(f"facedex-server: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,28 +13,30 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from facedex.indexer.errors import MalformedMessage
+from facedex.server.admission import HEALTH, Stopping
 from facedex.server.status import Failure, failure_of, is_expected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from facedex.server.admission import Admission
+    from facedex.server.admission import Places
+    from facedex.server.patience import Patience
 
 logger = structlog.get_logger("facedex.server")
-HEALTH = "/grpc.health."
-REFLECTION = "/grpc.reflection."
+# A photograph of the largest size arrives in this time at 3 Mbit/s.
+MESSAGE_SECONDS = 60.0
 
 
 class CallInterceptor(grpc.ServerInterceptor):
     """Bounds, times and logs each call, and turns errors into statuses.
 
-    The log says which method ended how and after how long: never who was on a photograph.
+    The log says which method ended how and after how long: never who was on a photograph. Every call is admitted before its
+    message is waited for, so that callers who send slowly, or nothing, cannot hold more than their share of the threads.
     """
 
-    def __init__(self, *, requests: Admission, streams: Admission, reflections: Admission) -> None:
-        self._requests = requests
-        self._streams = streams
-        self._reflections = reflections
+    def __init__(self, places: Places, patience: Patience) -> None:
+        self._places = places
+        self._patience = patience
 
     def intercept_service(
         self,
@@ -41,32 +44,58 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler: Any = continuation(handler_call_details)
+        if handler is None:
+            return None
         method = handler_call_details.method
-        if handler is None or method.startswith(HEALTH):
-            return handler  # health is answered however busy the server is
+        # To gRPC, one message is a stream too; what goes over the wire is the same.
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler), response_serializer=handler.response_serializer
-            )
-        places = self._reflections if method.startswith(REFLECTION) else self._streams
-        return grpc.stream_stream_rpc_method_handler(
-            _stream(method, handler, places), response_serializer=handler.response_serializer
-        )
+            behaviour, make = self._unary(method, handler), grpc.stream_unary_rpc_method_handler
+        elif handler.unary_stream is not None:
+            behaviour, make = self._watch(method, handler), grpc.stream_stream_rpc_method_handler
+        else:
+            behaviour, make = self._stream(method, handler), grpc.stream_stream_rpc_method_handler
+        wrapped: grpc.RpcMethodHandler[Any, Any] = make(behaviour, response_serializer=handler.response_serializer)
+        return wrapped
 
     def _unary(self, method: str, handler: Any) -> Any:
-        def call(message: bytes, context: grpc.ServicerContext) -> Any:
-            with _told(method, context), self._requests.place():
-                return handler.unary_unary(_parsed(handler, message), context)
+        def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            with _told(method, context), self._places.of_calls(method).place():
+                return handler.unary_unary(self._only(messages, handler, context), context)
 
         return call
 
+    def _watch(self, method: str, handler: Any) -> Any:
+        def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            with _told(method, context), self._places.of_streams(method).place():
+                answers = handler.unary_stream(self._only(messages, handler, context), context)
+                with self._patience.waiting(context, seconds=math.inf):
+                    yield from answers
 
-def _stream(method: str, handler: Any, places: Admission) -> Any:
-    def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-        with _told(method, context), places.place():
-            yield from handler.stream_stream((_parsed(handler, each) for each in messages), context)
+        return call
 
-    return call
+    def _stream(self, method: str, handler: Any) -> Any:
+        def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            with _told(method, context), self._places.of_streams(method).place():
+                yield from handler.stream_stream(self._each(messages, handler, context), context)
+
+        return call
+
+    def _only(self, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext) -> Any:
+        with self._patience.waiting(context, seconds=MESSAGE_SECONDS):
+            message = next(messages, None)
+        if message is None:
+            raise MalformedMessage
+        return _parsed(handler, message)
+
+    def _each(self, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        while True:
+            if self._patience.is_lost:
+                raise Stopping
+            with self._patience.waiting(context, seconds=math.inf):
+                message = next(messages, None)
+            if message is None:
+                return
+            yield _parsed(handler, message)
 
 
 def _parsed(handler: Any, message: bytes) -> Any:
@@ -92,7 +121,8 @@ def _told(method: str, context: grpc.ServicerContext) -> Generator[None]:
             log_unexpected(method, error)
         _abort(context, failure)
     else:
-        _log(method, "OK", "", started)
+        if not method.startswith(HEALTH):  # nobody wants a line every few seconds
+            _log(method, "OK", "", started)
 
 
 def _abort(context: grpc.ServicerContext, failure: Failure) -> NoReturn:

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from facedex.indexer import errors
 from facedex.indexer.vision import errors as vision_errors
-from facedex.server.admission import Overloaded
+from facedex.server.admission import Overloaded, Stopping
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -32,6 +32,7 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (errors.CallerError, grpc.StatusCode.INVALID_ARGUMENT),
     (vision_errors.ImageRefused, grpc.StatusCode.INVALID_ARGUMENT),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Stopping, grpc.StatusCode.UNAVAILABLE),
 )
 UNEXPECTED = "the server failed in a way that it should not; its log has the details under this request's time"
 
@@ -73,7 +74,7 @@ def is_expected(failure: Failure) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return "OVERLOADED" if isinstance(error, Overloaded) else str(getattr(error, "reason", "UNKNOWN"))
+    return str(getattr(error, "reason", "UNKNOWN"))
 
 
 def _details(error: Exception) -> tuple[Message, ...]:

@@ -6,7 +6,10 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from facedex.indexer.errors import DatabaseUnsupported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,12 +28,29 @@ def sqlite_url(path: Path) -> str:
 
 def open_engine(url: str) -> Engine:
     """Connects lazily to SQLite or PostgreSQL. Parameters stay out of error messages: they hold biometric data."""
-    parsed = make_url(url)
+    parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(url)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, pool_size=20, max_overflow=40)
+    return _open_postgresql(parsed)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise DatabaseUnsupported("it is no address") from None
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise DatabaseUnsupported(f"{parsed.get_backend_name()} is not supported")
+    return parsed
+
+
+def _open_postgresql(url: URL) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    try:
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=20, max_overflow=40)
+    except ImportError:
+        raise DatabaseUnsupported("its driver is not installed: pip install 'facedex[postgres]'") from None
     event.listen(engine, "connect", _wait_for_the_disk)
     return engine
 

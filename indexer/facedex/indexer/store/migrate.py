@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
+
+from facedex.indexer.errors import DatabaseTooNew
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -20,7 +24,15 @@ def upgrade(connection: Connection) -> None:
     """Applies the migrations that are missing, inside the caller's transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRESQL_LOCK})
-    command.upgrade(_config(connection), "head")
+    config = _config(connection)
+    applied = MigrationContext.configure(connection).get_current_revision()
+    if applied is not None and applied not in _known_revisions(config):
+        raise DatabaseTooNew
+    command.upgrade(config, "head")
+
+
+def _known_revisions(config: Config) -> set[str]:
+    return {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
 
 
 def _config(connection: Connection) -> Config:

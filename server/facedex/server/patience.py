@@ -1,0 +1,72 @@
+"""How long a caller may keep the server waiting."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import grpc
+
+SWEEP_SECONDS = 0.25
+# While the server stops, whoever is only waited for is sent away after this.
+DRAINING_PATIENCE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    context: grpc.ServicerContext
+    since: float
+    seconds: float
+
+
+class Patience:
+    """Ends calls whose next message does not arrive in time.
+
+    A thread waits with each call, so a caller that opens calls and sends nothing would hold all of them for ever. A call
+    whose work is under way is never ended from here.
+    """
+
+    def __init__(self) -> None:
+        self._waits: dict[object, _Wait] = {}
+        self._limit = math.inf
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="patience", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def lose(self) -> None:
+        """From now on nobody is waited for, for the server stops."""
+        self._limit = DRAINING_PATIENCE_SECONDS
+
+    @property
+    def is_lost(self) -> bool:
+        return self._limit < math.inf
+
+    @contextmanager
+    def waiting(self, context: grpc.ServicerContext, *, seconds: float) -> Generator[None]:
+        """The call waits for its caller inside this block, for as long as this."""
+        key = object()
+        self._waits[key] = _Wait(context, time.monotonic(), seconds)
+        try:
+            yield
+        finally:
+            del self._waits[key]
+
+    def _run(self) -> None:
+        while not self._stopping.wait(SWEEP_SECONDS):
+            now = time.monotonic()
+            for wait in list(self._waits.values()):
+                if now - wait.since > min(wait.seconds, self._limit):
+                    wait.context.cancel()

@@ -1,0 +1,140 @@
+"""More callers than the server takes, and callers who keep it waiting."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
+from tests.server.conftest import StartServer
+from tests.server.faces import enrol_request, photograph
+from tests.server.running_server import RunningServer, Wire, refusal, refusal_of, wait_until
+
+from facedex.v1 import enrolment_pb2, gallery_pb2, identification_pb2
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture
+def small(start_server: StartServer) -> RunningServer:
+    """A server that takes two calls and two streams at a time."""
+    return start_server("--max-concurrent-requests", "2", "--max-concurrent-streams", "2", "--workers", "1")
+
+
+@pytest.fixture
+def silence() -> Iterator[threading.Event]:
+    """While it lasts, `say_nothing` keeps its calls open."""
+    over = threading.Event()
+    yield over
+    over.set()
+
+
+def say_nothing(silence: threading.Event) -> Iterator[Any]:
+    """The requests of a caller who opens a call and sends no message."""
+    silence.wait()
+    yield from ()
+
+
+def create_staff(wire: Wire) -> None:
+    wire.galleries.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery=gallery_pb2.Gallery(name="staff")))
+
+
+def test_more_calls_than_the_server_takes_are_told_when_to_come_back(small: RunningServer) -> None:
+    with Wire(small.address) as wire:
+        create_staff(wire)
+        requests = [
+            enrol_request("staff", f"person {person}", *(photograph(person, take) for take in range(1, 6)))
+            for person in range(1, 13)
+        ]
+        calls = [wire.enrolment.Enrol.future(each) for each in requests]
+        started = time.monotonic()
+        assert wire.health_of("") == SERVING
+        assert time.monotonic() - started < 1
+        errors = [each.exception() for each in calls]
+        refusals = [refusal_of(each) for each in errors if each is not None]
+        assert 2 <= errors.count(None) < 12
+        for refused in refusals:
+            assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+            assert refused.detail(error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 0
+        after = wire.enrolment.Enrol(requests[0])
+        assert all(each.template_id for each in after.results)
+
+
+def test_a_stream_too_many_is_refused_until_another_one_ends(small: RunningServer, silence: threading.Event) -> None:
+    with Wire(small.address) as wire:
+        create_staff(wire)
+        open_streams = [wire.enrolment.EnrolStream(say_nothing(silence)) for _ in range(2)]
+        probe = enrolment_pb2.EnrolStreamRequest(enrol=enrol_request("staff", "ada", photograph(1)))
+
+        def enrolled() -> bool:
+            try:
+                return [each.WhichOneof("answer") for each in wire.enrolment.EnrolStream(iter([probe]))] == ["enrolled"]
+            except grpc.RpcError as error:
+                assert refusal_of(error).reason == "OVERLOADED"  # noqa: PT017
+                return False
+
+        wait_until(lambda: not enrolled())
+        open_streams[0].cancel()
+        wait_until(enrolled)
+
+
+def test_streams_whose_callers_hung_up_in_their_middle_leave_their_places(small: RunningServer) -> None:
+    with Wire(small.address) as wire:
+        create_staff(wire)
+        for number in range(20):
+            frame = enrolment_pb2.EnrolStreamRequest(enrol=enrol_request("staff", f"{number}", photograph(number + 1)))
+            stream = wire.enrolment.EnrolStream(itertools.repeat(frame))
+            wait_until(lambda each=stream: _has_answered(each))  # type: ignore[misc]
+            stream.cancel()
+        assert small.is_alive
+
+
+def _has_answered(stream: Any) -> bool:
+    try:
+        next(stream)
+    except grpc.RpcError as error:
+        # The place of the stream before may not be free yet; this stream is over then, and so is its turn.
+        assert refusal_of(error).reason == "OVERLOADED"  # noqa: PT017
+    return True
+
+
+SILENT_CALLS = {
+    "calls without their message": ("stream_unary", "/facedex.v1.IdentificationService/Detect"),
+    "idle streams": ("stream_stream", "/facedex.v1.IdentificationService/IdentifyStream"),
+    "idle reflections": ("stream_stream", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    "health watches without their message": ("stream_stream", "/grpc.health.v1.Health/Watch"),
+}
+
+
+@pytest.mark.parametrize(("kind", "method"), SILENT_CALLS.values(), ids=SILENT_CALLS.keys())
+def test_a_hundred_silent_calls_do_not_silence_the_server(
+    server: RunningServer, silence: threading.Event, kind: str, method: str
+) -> None:
+    with Wire(server.address) as hostile, Wire(server.address) as wire:
+        make: Any = getattr(hostile.channel, kind)(method)
+        start = make.future if kind == "stream_unary" else make
+        calls = [start(say_nothing(silence)) for _ in range(150)]
+        wait_until(lambda: sum(not each.is_active() for each in calls) > 50)
+        assert wire.health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == SERVING
+        detect = identification_pb2.DetectRequest(image=photograph(1))
+        if kind != "stream_unary":
+            assert len(wire.identification.Detect(detect, timeout=10).faces) == 1
+        else:
+            assert refusal(lambda: wire.identification.Detect(detect, timeout=10)).reason == "OVERLOADED"
+        for each in calls:
+            each.cancel()
+    with Wire(server.address) as wire:
+        wait_until(lambda: _answers(wire))
+
+
+def _answers(wire: Wire) -> bool:
+    try:
+        return len(wire.identification.Detect(identification_pb2.DetectRequest(image=photograph(1))).faces) == 1
+    except grpc.RpcError:
+        return False
