@@ -12,14 +12,14 @@ install: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[server,postgres]' --group dev
+	$(BIN)/pip install --quiet --quiet --constraint requirements.lock --editable '.[server,postgres]' --group dev
 	touch $@
 
 demo: install
 	$(BIN)/python demo/demo.py
 
 test: install
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
 lint: install
 	$(BIN)/ruff check .

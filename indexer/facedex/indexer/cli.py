@@ -15,23 +15,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from facedex.indexer import models_cli
+from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, IndexerError
-from facedex.indexer.galleries import Galleries
-from facedex.indexer.indexes import Indexes
 from facedex.indexer.jobs.folder import FolderEnrolment, photographs_of
 from facedex.indexer.policy import GalleryPolicy
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.store import Store
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.errors import VisionError
-from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder
-from facedex.indexer.vision.pipelines import Pipelines
+from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.jobs.folder import EnrolledPhotograph, Photograph
 
@@ -133,26 +132,17 @@ def _opened(place: Place) -> Generator[Galleries]:
     try:
         place.data.mkdir(parents=True, exist_ok=True)
         with closing(Store.open(place.database_url)) as store:
-            yield build_galleries(place, store)
+            yield assemble_galleries(
+                store,
+                data=place.data,
+                detector=place.detector,
+                embedder=place.embedder,
+                limits=ImageLimits(),
+                workers=available_cores(),
+            )
     except (IndexerError, VisionError, OSError) as error:
         Console(stderr=True).print(f"facedex-index: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
-
-
-def build_galleries(place: Place, store: Store) -> Galleries:
-    """The composition root of this program."""
-    pipelines = Pipelines(
-        ModelFolder(place.data / "models"),
-        detector=place.detector,
-        limits=ImageLimits(),
-        workers=available_cores(),
-    )
-    return Galleries(
-        store,
-        pipeline=pipelines.of_name(place.embedder),
-        pipelines=pipelines.of_digest,
-        indexes=Indexes(store, place.data / "index"),
-    )
 
 
 def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:

@@ -37,7 +37,7 @@ class QualityLimits:
     min_sharpness: float = 8.0
     min_brightness: float = 30.0
     max_brightness: float = 230.0
-    max_yaw_degrees: float = 45.0
+    max_yaw_degrees: float = 60.0
     max_pitch_degrees: float = 25.0
     max_roll_degrees: float = 45.0
 

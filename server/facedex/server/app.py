@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from concurrent import futures
 from typing import TYPE_CHECKING
 
@@ -12,11 +10,8 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from facedex.indexer.galleries import Galleries
-from facedex.indexer.indexes import Indexes
+from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.store.store import Store
-from facedex.indexer.vision.models import ModelFolder
-from facedex.indexer.vision.pipelines import Pipelines
 from facedex.server.admission import Admission, Places
 from facedex.server.enrolment_service import EnrolmentService
 from facedex.server.follower import Follower
@@ -25,6 +20,7 @@ from facedex.server.identification_service import IdentificationService
 from facedex.server.interceptor import CallInterceptor
 from facedex.server.operations_service import OperationsService
 from facedex.server.patience import Patience
+from facedex.server.stop_signal import StopSignal
 from facedex.v1 import (
     enrolment_pb2,
     enrolment_pb2_grpc,
@@ -39,6 +35,7 @@ from facedex.v1 import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from facedex.indexer.galleries import Galleries
     from facedex.server.settings import Settings
 
 logger = structlog.get_logger("facedex.server")
@@ -77,7 +74,14 @@ class App:
         settings.data.mkdir(parents=True, exist_ok=True)
         self._settings = settings
         self._store = Store.open(settings.database_url)
-        self._galleries = build_galleries(settings, self._store)
+        self._galleries = assemble_galleries(
+            self._store,
+            data=settings.data,
+            detector=settings.detector,
+            embedder=settings.embedder,
+            limits=settings.image_limits,
+            workers=settings.workers,
+        )
         self._health = health.HealthServicer()
         self._patience = Patience()
         self._server = build_server(settings, self._galleries, self._health, self._patience)
@@ -104,21 +108,6 @@ class App:
     def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):
             self._health.set(service, status)
-
-
-def build_galleries(settings: Settings, store: Store) -> Galleries:
-    pipelines = Pipelines(
-        ModelFolder(settings.data / "models"),
-        detector=settings.detector,
-        limits=settings.image_limits,
-        workers=settings.workers,
-    )
-    return Galleries(
-        store,
-        pipeline=pipelines.of_name(settings.embedder),
-        pipelines=pipelines.of_digest,
-        indexes=Indexes(store, settings.data / "index"),
-    )
 
 
 def build_server(
@@ -168,15 +157,9 @@ def _bind(server: grpc.Server, listen: str) -> str:
 def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT. `announce` is called with the address once calls are answered."""
     app = App(settings)
-    stopping = threading.Event()
-
-    def stop(_number: int, _frame: object) -> None:
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    stop = StopSignal()
     app.start()
     announce(app.address)
-    stopping.wait()
+    stop.wait()
     logger.info("draining", seconds=settings.drain_seconds)
     app.stop()

@@ -1,0 +1,37 @@
+"""How the parts of the indexer are put together; each program's composition root begins here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+
+from facedex.indexer.galleries import Galleries
+from facedex.indexer.indexes import Indexes
+from facedex.indexer.vision.models import ModelFolder
+from facedex.indexer.vision.pipelines import Pipelines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from facedex.indexer.store.store import Store
+    from facedex.indexer.vision.decode import ImageLimits
+
+
+def assemble_galleries(
+    store: Store, *, data: Path, detector: str, embedder: str, limits: ImageLimits, workers: int
+) -> Galleries:
+    """The galleries of a store, with the models and snapshots of a data folder.
+
+    Raises:
+        ModelError: a model is missing or cannot be used.
+
+    """
+    cv2.setNumThreads(1)  # each request has a core of its own; threads inside it would only take turns
+    pipelines = Pipelines(ModelFolder(data / "models"), detector=detector, limits=limits, workers=workers)
+    return Galleries(
+        store,
+        pipeline=pipelines.of_name(embedder),
+        pipelines=pipelines.of_digest,
+        indexes=Indexes(store, data / "index"),
+    )
