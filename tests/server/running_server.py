@@ -130,7 +130,7 @@ class Wire:
         self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(self.channel)
         self.identification = identification_pb2_grpc.IdentificationServiceStub(self.channel)
         self.operations = operations_pb2_grpc.OperationsServiceStub(self.channel)
-        self.health = health_pb2_grpc.HealthStub(self.channel)
+        self.health: Any = health_pb2_grpc.HealthStub(self.channel)  # its package has no types
 
     def __enter__(self) -> Self:
         return self

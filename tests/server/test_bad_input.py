@@ -203,8 +203,8 @@ def test_a_vector_of_half_a_component_is_refused(wire: Wire, gallery: str, vecto
 
 def identify_with(**fields: Any) -> Callable[[Wire, str], object]:
     def call(wire: Wire, gallery: str) -> object:
-        request = identification_pb2.IdentifyRequest(**{"gallery": gallery, "image": photograph(1), **fields})
-        return wire.identification.Identify(request)
+        values: dict[str, Any] = {"gallery": gallery, "image": photograph(1), **fields}
+        return wire.identification.Identify(identification_pb2.IdentifyRequest(**values))
 
     return call
 
@@ -212,20 +212,28 @@ def identify_with(**fields: Any) -> Callable[[Wire, str], object]:
 def enrol_with(*, item_count: int = 1, **fields: Any) -> Callable[[Wire, str], object]:
     def call(wire: Wire, gallery: str) -> object:
         content = [enrolment_pb2.EnrolItem(image=landscape())] * item_count
-        values = {"gallery": gallery, "identity": enrolment_pb2.Identity(id="ada"), "items": content, **fields}
+        values: dict[str, Any] = {
+            "gallery": gallery,
+            "identity": enrolment_pb2.Identity(id="ada"),
+            "items": content,
+            **fields,
+        }
         return wire.enrolment.Enrol(enrolment_pb2.EnrolRequest(**values))
 
     return call
 
 
 def enrol_person(**fields: Any) -> Callable[[Wire, str], object]:
-    return enrol_with(identity=enrolment_pb2.Identity(**{"id": "ada", **fields}))
+    values: dict[str, Any] = {"id": "ada", **fields}
+    return enrol_with(identity=enrolment_pb2.Identity(**values))
 
 
 def list_with(**fields: Any) -> Callable[[Wire, str], object]:
-    return lambda wire, gallery: wire.enrolment.ListIdentities(
-        enrolment_pb2.ListIdentitiesRequest(**{"gallery": gallery, **fields})
-    )
+    def call(wire: Wire, gallery: str) -> object:
+        values: dict[str, Any] = {"gallery": gallery, **fields}
+        return wire.enrolment.ListIdentities(enrolment_pb2.ListIdentitiesRequest(**values))
+
+    return call
 
 
 def filters(count: int, *, values: int = 1, key: str = "site") -> list[enrolment_pb2.AttributeFilter]:

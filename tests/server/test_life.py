@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tests.server.conftest import StartServer, vectors_of
 from tests.server.faces import enrol_request, photograph
-from tests.server.running_server import COMMANDS, RunningServer, Wire, refusal
+from tests.server.running_server import COMMANDS, RunningServer, Wire, refusal, wait_until
 from typer.testing import CliRunner
 
 from facedex.server.app import SERVICES
@@ -163,6 +163,37 @@ def test_everybody_is_found_again_after_a_restart(start_server: StartServer) -> 
     with Wire(server.address) as wire:
         request = enrolment_pb2.GetIdentityRequest(gallery="staff", identity_id="ada")
         assert len(wire.enrolment.GetIdentity(request).identity.templates) == 1
+
+
+def test_an_expired_identity_leaves_the_database(start_server: StartServer) -> None:
+    server = start_server()
+    with Wire(server.address) as wire:
+        create_staff(wire)
+        request = enrol_request("staff", "ada", photograph(1))
+        request.identity.expire_time.FromNanoseconds(time.time_ns() + 10**9)
+        wire.enrolment.Enrol(request)
+        wire.enrolment.Enrol(enrol_request("staff", "grace", photograph(2)))
+    server.stop()
+    time.sleep(1)
+    server.start()
+    with sqlite3.connect(server.data / "facedex.db") as database:
+        wait_until(lambda: database.execute("SELECT external_id FROM identity").fetchall() == [("grace",)])
+        assert database.execute("SELECT count(*) FROM template").fetchone() == (1,)
+
+
+def test_a_log_that_nobody_reads_any_more_fails_no_call(tmp_path: Path) -> None:
+    command = [str(COMMANDS / "facedex-server"), "serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as server:  # type: ignore[call-overload]
+        assert server.stdout
+        assert server.stderr
+        address = server.stdout.readline().split()[-1]
+        server.stderr.close()
+        with Wire(address) as wire:
+            create_staff(wire)
+            assert wire.info().version
+        server.terminate()
+        assert server.wait(30) == 0
 
 
 # Starting where it cannot

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
+from sqlalchemy import create_engine, make_url, text
 from tests.server.conftest import StartServer, vectors_of
 from tests.server.faces import PEOPLE, enrol_request, identify_request, photograph
-from tests.server.running_server import COMMANDS, RunningServer, Wire, wait_until
+from tests.server.running_server import COMMANDS, RunningServer, Wire, refusal, wait_until
 
 from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2
 
@@ -89,3 +92,19 @@ def test_two_servers_that_enrol_at_the_same_time_lose_nobody(
         assert len(set(numbers)) == 60
         for wire in wires:
             wait_until(lambda each=wire: all(who_is(each, vectors.vector(n)) == [f"person {n}"] for n in range(60)))  # type: ignore[misc]
+
+
+def test_a_caller_is_told_of_a_lost_database_without_its_address(
+    start_server: StartServer, postgresql: Callable[[], str]
+) -> None:
+    url = make_url(postgresql())
+    running = start_server("--database", url.render_as_string(hide_password=False))
+    with Wire(running.address) as wire:
+        create_staff(wire)
+        with create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text(f"DROP DATABASE {url.database} WITH (FORCE)"))
+        refused = refusal(lambda: wire.identification.Identify(identify_request("staff", photograph(1))))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+        for revealing in (str(url.database), str(url.username), "socket"):
+            assert revealing not in refused.message
+        assert wire.info().version

@@ -186,15 +186,24 @@ class ModelMissing(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """The database cannot be reached, is full, or is read-only."""
+    """The database cannot be reached, is full, or is read-only.
+
+    `cause` is the driver's own sentence, for the operator. Callers get `told_to_callers`: the sentence up to its first
+    colon, after which drivers name hosts, users and values.
+    """
 
     reason = "STORE_UNAVAILABLE"
 
     def __init__(self, cause: str) -> None:
-        super().__init__(
-            f"the database refused the operation ({cause}); repeat the request, with the same request id where it has one"
-        )
+        super().__init__(f"the database refused the operation ({cause})")
         self.cause = cause
+
+    @property
+    def told_to_callers(self) -> str:
+        return (
+            f"the database refused the operation ({self.cause.partition(':')[0]}); repeat the request, "
+            "with the same request id where it has one"
+        )
 
 
 class DatabaseUnsupported(ServiceError):

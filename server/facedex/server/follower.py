@@ -31,6 +31,7 @@ class Follower:
     def __init__(self, galleries: Galleries, *, interval_seconds: float) -> None:
         self._galleries = galleries
         self._interval_seconds = interval_seconds
+        self._trouble = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
@@ -55,9 +56,19 @@ class Follower:
         try:
             work()
         except StoreUnavailable as error:
-            logger.warning("cannot follow the change log", cause=error.cause)
+            self._note_trouble(error.cause)
         except Exception as error:  # noqa: BLE001
             log_unexpected("follower", error)
+        else:
+            self._note_trouble("")
+
+    def _note_trouble(self, cause: str) -> None:
+        # Once when it begins and once when it ends, not with every attempt.
+        if cause and not self._trouble:
+            logger.warning("the database cannot be followed", cause=cause)
+        if self._trouble and not cause:
+            logger.info("the database is followed again")
+        self._trouble = cause
 
     def _clean(self) -> None:
         self._galleries.erase_expired()

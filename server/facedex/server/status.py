@@ -64,7 +64,7 @@ def failure_of(error: Exception) -> Failure:
     """What to tell the caller about an error."""
     for kind, code in CODES:
         if isinstance(error, kind):
-            return Failure(code, _reason(error), str(error), _details(error))
+            return Failure(code, _reason(error), _message(error), _details(error))
     return Failure(grpc.StatusCode.INTERNAL, "INTERNAL", UNEXPECTED)
 
 
@@ -75,6 +75,10 @@ def is_expected(failure: Failure) -> bool:
 
 def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", "UNKNOWN"))
+
+
+def _message(error: Exception) -> str:
+    return error.told_to_callers if isinstance(error, errors.StoreUnavailable) else str(error)
 
 
 def _details(error: Exception) -> tuple[Message, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # How long a writer waits for another process's transaction before it gives up.
 BUSY_TIMEOUT_SECONDS = 30.0
+CONNECT_TIMEOUT_SECONDS = 10
 WRITE_OPTION = "facedex_write"
 
 
@@ -48,10 +49,17 @@ def _open_postgresql(url: URL) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     try:
-        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=20, max_overflow=40)
+        engine = create_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=20,
+            max_overflow=40,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
+        )
     except ImportError:
         raise DatabaseUnsupported("its driver is not installed: pip install 'facedex[postgres]'") from None
-    event.listen(engine, "connect", _wait_for_the_disk)
+    event.listen(engine, "connect", _set_session)
     return engine
 
 
@@ -94,7 +102,8 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _wait_for_the_disk(connection: Any, _record: object) -> None:
+def _set_session(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET synchronous_commit = on")
+        cursor.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_SECONDS:.0f}s'")
     connection.commit()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from facedex.server.patience import Patience
+
+
+class Call:
+    """Stands in for a call's context, of which only this is used."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> bool:
+        self._cancelled.set()
+        return True
+
+    def is_cancelled(self, *, within_seconds: float) -> bool:
+        return self._cancelled.wait(within_seconds)
+
+
+@pytest.fixture
+def patience() -> Iterator[Patience]:
+    patience = Patience()
+    patience.start()
+    yield patience
+    patience.stop()
+
+
+def test_a_call_whose_message_does_not_come_is_ended(patience: Patience) -> None:
+    call = Call()
+    with patience.waiting(call, seconds=0.1):  # type: ignore[arg-type]
+        assert call.is_cancelled(within_seconds=5)
+
+
+def test_a_call_that_works_is_never_ended(patience: Patience) -> None:
+    call = Call()
+    with patience.waiting(call, seconds=0.01):  # type: ignore[arg-type]
+        pass
+    patience.lose()
+    assert not call.is_cancelled(within_seconds=1)
+
+
+def test_a_stream_may_be_idle_until_the_server_stops(patience: Patience) -> None:
+    stream = Call()
+    with patience.waiting(stream, seconds=math.inf):  # type: ignore[arg-type]
+        assert not stream.is_cancelled(within_seconds=0.6)
+        patience.lose()
+        assert stream.is_cancelled(within_seconds=5)
