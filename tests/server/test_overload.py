@@ -12,7 +12,6 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
-from tests.server.conftest import StartServer
 from tests.server.faces import enrol_request, photograph
 from tests.server.running_server import RunningServer, Wire, refusal, refusal_of, wait_until
 
@@ -21,10 +20,15 @@ from facedex.v1 import enrolment_pb2, gallery_pb2, identification_pb2
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-@pytest.fixture
-def small(start_server: StartServer) -> RunningServer:
-    """A server that takes two calls and two streams at a time."""
-    return start_server("--max-concurrent-requests", "2", "--max-concurrent-streams", "2", "--workers", "1")
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that takes two calls and two streams at a time, and has a gallery."""
+    limits = ("--max-concurrent-requests", "2", "--max-concurrent-streams", "2", "--workers", "1")
+    running = RunningServer(tmp_path_factory.mktemp("small") / "data", *limits)
+    with Wire(running.address) as wire:
+        wire.galleries.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery=gallery_pb2.Gallery(name="staff")))
+    yield running
+    assert running.stop() == 0
 
 
 @pytest.fixture
@@ -41,13 +45,8 @@ def say_nothing(silence: threading.Event) -> Iterator[Any]:
     yield from ()
 
 
-def create_staff(wire: Wire) -> None:
-    wire.galleries.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery=gallery_pb2.Gallery(name="staff")))
-
-
 def test_more_calls_than_the_server_takes_are_told_when_to_come_back(small: RunningServer) -> None:
     with Wire(small.address) as wire:
-        create_staff(wire)
         requests = [
             enrol_request("staff", f"person {person}", *(photograph(person, take) for take in range(1, 6)))
             for person in range(1, 13)
@@ -68,7 +67,6 @@ def test_more_calls_than_the_server_takes_are_told_when_to_come_back(small: Runn
 
 def test_a_stream_too_many_is_refused_until_another_one_ends(small: RunningServer, silence: threading.Event) -> None:
     with Wire(small.address) as wire:
-        create_staff(wire)
         open_streams = [wire.enrolment.EnrolStream(say_nothing(silence)) for _ in range(2)]
         probe = enrolment_pb2.EnrolStreamRequest(enrol=enrol_request("staff", "ada", photograph(1)))
 
@@ -86,7 +84,6 @@ def test_a_stream_too_many_is_refused_until_another_one_ends(small: RunningServe
 
 def test_streams_whose_callers_hung_up_in_their_middle_leave_their_places(small: RunningServer) -> None:
     with Wire(small.address) as wire:
-        create_staff(wire)
         for number in range(20):
             frame = enrolment_pb2.EnrolStreamRequest(enrol=enrol_request("staff", f"{number}", photograph(number + 1)))
             stream = wire.enrolment.EnrolStream(itertools.repeat(frame))
