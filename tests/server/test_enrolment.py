@@ -275,6 +275,24 @@ def test_pages_of_identities_come_in_order_of_ids_and_follow_the_filters(
     assert listed == ["person 0", "person 2", "person 4", "person 6"]
 
 
+def test_a_page_of_heavy_identities_is_cut_shorter_than_asked_for(
+    wire: Wire, gallery: str, vectors: VectorMaker
+) -> None:
+    for number in range(60):
+        request = enrol_request(gallery, f"person {number:02}", vectors.vector(number))
+        request.identity.attributes.update({f"{key:063}": "\U0001f9d1" * 255 for key in range(64)})
+        wire.enrolment.Enrol(request)
+    listing = enrolment_pb2.ListIdentitiesRequest(gallery=gallery, page_size=1000)
+    first = wire.enrolment.ListIdentities(listing)
+    assert first.ByteSize() < 4 * 2**20
+    listing.page_token = first.next_page_token
+    rest = wire.enrolment.ListIdentities(listing)
+    assert [each.id for each in (*first.identities, *rest.identities)] == [
+        f"person {number:02}" for number in range(60)
+    ]
+    assert not rest.next_page_token
+
+
 def test_an_update_replaces_what_its_mask_names_and_leaves_the_templates(
     wire: Wire, gallery: str, vectors: VectorMaker
 ) -> None:

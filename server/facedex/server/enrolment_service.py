@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.enrolment import Enrol, EnrolItem, EnrolOutcome, EnrolReason, VectorItem
@@ -47,6 +48,8 @@ UPDATABLE = {
     "expire_time": "expires_at",
 }
 MAX_ATTRIBUTES = 64
+# gRPC clients take messages of 4 MiB unless they are told otherwise; a page that would be larger is cut shorter.
+MAX_PAGE_BYTES = 3 * 2**20
 
 
 class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
@@ -79,9 +82,10 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         filters = domain_filters(request.filters)
         after = name_before(request.page_token)
         records = self._galleries.store.identities(gallery.record, after=after, limit=size + 1, filters=filters)
+        page = _light_enough([wire_identity(each) for each in records[:size]])
         return enrolment_pb2.ListIdentitiesResponse(
-            identities=[wire_identity(each) for each in records[:size]],
-            next_page_token=token_after(records[size - 1].external_id) if len(records) > size else "",
+            identities=page,
+            next_page_token=token_after(page[-1].id) if len(records) > len(page) else "",
         )
 
     def UpdateIdentity(
@@ -121,6 +125,14 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
             return enrolment_pb2.EnrolStreamResponse(enrolled=self._enrol(request, checkpoint))
         except Exception as error:  # noqa: BLE001  (one bad request does not end the stream)
             return enrolment_pb2.EnrolStreamResponse(error=request_error(error, request.request_id))
+
+
+def _light_enough(identities: list[enrolment_pb2.Identity]) -> list[enrolment_pb2.Identity]:
+    """As many of them as a page may weigh, at least one."""
+    weights = accumulate(each.ByteSize() for each in identities)
+    return [each for each, weight in zip(identities, weights, strict=True) if weight <= MAX_PAGE_BYTES] or identities[
+        :1
+    ]
 
 
 def request_error(error: Exception, request_id: str) -> enrolment_pb2.RequestError:
