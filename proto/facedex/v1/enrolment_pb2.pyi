@@ -368,7 +368,7 @@ class EnrolResult(_message.Message):
 
     @_builtins.property
     def faces(self) -> _containers.RepeatedCompositeFieldContainer[_face_pb2.Face]:
-        """Faces found on the photograph, largest first."""
+        """Faces found on the photograph, most prominent first."""
 
     def __init__(
         self,

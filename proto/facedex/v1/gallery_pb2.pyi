@@ -33,7 +33,7 @@ class _SeveralFacesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SeveralF
     SEVERAL_FACES_REFUSE: _SeveralFaces.ValueType  # 1
     """Refuse it and return the boxes."""
     SEVERAL_FACES_LARGEST: _SeveralFaces.ValueType  # 2
-    """Take the largest face."""
+    """Take the most prominent face: by the area in the picture times the nearness to its middle."""
 
 class SeveralFaces(_SeveralFaces, metaclass=_SeveralFacesEnumTypeWrapper):
     """What to do with a photograph that shows several faces."""
@@ -43,7 +43,7 @@ SEVERAL_FACES_UNSPECIFIED: SeveralFaces.ValueType  # 0
 SEVERAL_FACES_REFUSE: SeveralFaces.ValueType  # 1
 """Refuse it and return the boxes."""
 SEVERAL_FACES_LARGEST: SeveralFaces.ValueType  # 2
-"""Take the largest face."""
+"""Take the most prominent face: by the area in the picture times the nearness to its middle."""
 Global___SeveralFaces: _TypeAlias = SeveralFaces  # noqa: Y015
 
 class _GuardAction:

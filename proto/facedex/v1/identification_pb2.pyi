@@ -30,9 +30,9 @@ class _FaceSelectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaceSel
     FACE_SELECTION_UNSPECIFIED: _FaceSelection.ValueType  # 0
     """The default: in Identify and Detect all, in Verify the only one."""
     FACE_SELECTION_ALL: _FaceSelection.ValueType  # 1
-    """Each face, largest first."""
+    """Each face, most prominent first: by the area in the picture times the nearness to its middle."""
     FACE_SELECTION_LARGEST: _FaceSelection.ValueType  # 2
-    """The largest face."""
+    """The most prominent face: by the area in the picture times the nearness to its middle."""
 
 class FaceSelection(_FaceSelection, metaclass=_FaceSelectionEnumTypeWrapper):
     """Which faces of a photograph to take."""
@@ -40,9 +40,9 @@ class FaceSelection(_FaceSelection, metaclass=_FaceSelectionEnumTypeWrapper):
 FACE_SELECTION_UNSPECIFIED: FaceSelection.ValueType  # 0
 """The default: in Identify and Detect all, in Verify the only one."""
 FACE_SELECTION_ALL: FaceSelection.ValueType  # 1
-"""Each face, largest first."""
+"""Each face, most prominent first: by the area in the picture times the nearness to its middle."""
 FACE_SELECTION_LARGEST: FaceSelection.ValueType  # 2
-"""The largest face."""
+"""The most prominent face: by the area in the picture times the nearness to its middle."""
 Global___FaceSelection: _TypeAlias = FaceSelection  # noqa: Y015
 
 class _SearchMode:
@@ -363,7 +363,7 @@ class IdentifyResponse(_message.Message):
     """Height of the upright photograph in pixels; 0 where the probe was a vector."""
     @_builtins.property
     def faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdentifiedFace]:
-        """The faces, largest first; empty where the photograph shows none."""
+        """The faces, most prominent first; empty where the photograph shows none."""
 
     @_builtins.property
     def operating_point(self) -> Global___OperatingPoint:
@@ -630,7 +630,7 @@ class DetectResponse(_message.Message):
     """The request's id."""
     @_builtins.property
     def faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectedFace]:
-        """The faces, largest first; empty where there is none."""
+        """The faces, most prominent first; empty where there is none."""
 
     def __init__(
         self,
