@@ -89,6 +89,24 @@ def test_a_snapshot_of_another_history_is_dropped(house: House, indexes: Indexes
     assert not path.exists()
 
 
+def test_a_snapshot_that_could_not_be_written_is_tried_again(house: House, indexes: Indexes, tmp_path: Path) -> None:
+    for number in range(10):
+        enrol(house, number)
+    saved(house, indexes)
+    gallery = opened(house, indexes)
+    house.gallery.delete_identity("person-4")
+    gallery.catch_up()
+    (tmp_path / "index").rename(tmp_path / "away")
+    (tmp_path / "index").write_bytes(b"in the way of the folder")
+    with pytest.raises(OSError, match="index"):
+        gallery.save_snapshot()
+    assert gallery.needs_saving(least_changes=1_000)
+    (tmp_path / "index").unlink()
+    gallery.save_snapshot()
+    assert not gallery.needs_saving(least_changes=1_000)
+    assert opened(house, indexes).revision == gallery.revision
+
+
 def test_an_erased_person_does_not_stay_in_the_snapshot(house: House, indexes: Indexes) -> None:
     for number in range(10):
         enrol(house, number)

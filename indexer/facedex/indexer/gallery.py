@@ -62,7 +62,8 @@ class Gallery:
         self._indexes = indexes
         opened = indexes.opened(record)
         self._index, self._revision = opened.index, opened.revision
-        self._saved_revision, self._has_unsaved_erasures = opened.revision, False
+        self._saved_revision = opened.revision
+        self._erased_revision = 0
         self._applying = threading.Lock()
 
     @property
@@ -97,7 +98,8 @@ class Gallery:
                 _apply(batch, self._index)
                 self._revision = batch[-1].seq
                 ops = {each.op for each in batch}
-                self._has_unsaved_erasures |= ChangeOp.ERASE in ops
+                if ChangeOp.ERASE in ops:
+                    self._erased_revision = self._revision
                 if ChangeOp.POLICY in ops:
                     self._reload_policy()
                 if ChangeOp.REBUILD in ops and is_loaded:
@@ -112,17 +114,20 @@ class Gallery:
 
     def needs_saving(self, *, least_changes: int) -> bool:
         """Whether the snapshot is much older than the index, or still holds somebody who is erased."""
-        return self._has_unsaved_erasures or self._revision - self._saved_revision >= least_changes
+        holds_erased = self._erased_revision > self._saved_revision
+        return holds_erased or self._revision - self._saved_revision >= least_changes
 
     def save_snapshot(self) -> None:
         """Writes the index to a file, where it is large enough to be worth it. Searches go on, changes wait for a copy."""
         with self._applying:
             frozen = self._indexes.frozen(self._record, OpenedIndex(self._index, self._revision))
-            self._saved_revision, self._has_unsaved_erasures = self._revision, False
+            revision = self._revision
         if frozen is None:
             self._indexes.forget(self._record)
         else:
             self._indexes.write(self._record, frozen)
+        # Only now: what could not be written, on a full disk say, is tried again.
+        self._saved_revision = revision
 
     def _reload_policy(self) -> None:
         self._record = replace(self._record, policy=self._store.gallery(self._record.name).policy)

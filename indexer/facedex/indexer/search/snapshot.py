@@ -69,7 +69,16 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes) -> None:
     """Writes under a temporary name, then renames: there is always a whole file, the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     scratch = path.with_suffix(f".{os.getpid()}.partial")
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    try:
+        _write_authenticated(scratch, snapshot, secret)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)  # what is left where the disk was full
+    _sync_folder(path.parent)
+
+
+def _write_authenticated(path: Path, snapshot: Snapshot, secret: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         digest = hmac.new(secret, digestmod=hashlib.sha256)
         for chunk in _chunks(snapshot):
             digest.update(chunk)
@@ -77,8 +86,6 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes) -> None:
         file.write(digest.digest())
         file.flush()
         os.fsync(file.fileno())
-    scratch.replace(path)
-    _sync_folder(path.parent)
 
 
 def read_snapshot(path: Path, key: SnapshotKey, *, secret: bytes) -> Snapshot:
