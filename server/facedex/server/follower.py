@@ -72,6 +72,7 @@ class Follower:
 
     def _clean(self) -> None:
         self._galleries.erase_expired()
-        self._galleries.save_snapshots(least_changes=CHANGES_PER_SNAPSHOT)
         store = self._galleries.store
         store.forget_requests(before=store.now() - REQUEST_MEMORY)
+        # Last, because it alone needs room on the disk.
+        self._galleries.save_snapshots(least_changes=CHANGES_PER_SNAPSHOT)
