@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from facedex.indexer import models_cli
+from facedex.indexer import evaluation_cli, models_cli
 from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, IndexerError
@@ -41,6 +41,7 @@ app = typer.Typer(
     help="Builds and tends galleries in a data folder, also while a server runs on it.",
 )
 app.add_typer(models_cli.app, name="models")
+evaluation_cli.add_commands(app)
 
 INTERRUPTED = 130
 
