@@ -76,11 +76,12 @@ class Indexes:
             path.unlink(missing_ok=True)
 
     def _restored(self, gallery: GalleryRecord, path: Path) -> OpenedIndex:
-        key = self._key(gallery, self.empty(gallery))
-        snapshot = read_snapshot(path, key, secret=self._store.secret(SECRET))
+        index = self.empty(gallery)
+        snapshot = read_snapshot(path, self._key(gallery, index), secret=self._store.secret(SECRET))
         if str(self._store.change_time(gallery.id, snapshot.revision)) != snapshot.revision_time:
             raise SnapshotRejected("tells of another history than the store: an older backup was restored")
-        return OpenedIndex(FastIndex.restored(gallery.model.dimension, snapshot), snapshot.revision)
+        index.restore(snapshot)
+        return OpenedIndex(index, snapshot.revision)
 
     def _key(self, gallery: GalleryRecord, index: FastIndex) -> SnapshotKey:
         return SnapshotKey(gallery.id, gallery.model.digest, gallery.model.dimension, index.codebook_digest)

@@ -43,20 +43,26 @@ def path(tmp_path: Path, index: FastIndex) -> Path:
     return path
 
 
+def restored_from(snapshot: Snapshot) -> FastIndex:
+    index = FastIndex(DIMENSION)
+    index.restore(snapshot)
+    return index
+
+
 def answers(index: TemplateIndex) -> object:
     return index.search(unit_vectors(5, seed=99), limit=20)
 
 
 def test_an_index_comes_back_as_it_was(index: FastIndex, path: Path) -> None:
     read = read_snapshot(path, taken(index).key, secret=SECRET)
-    restored = FastIndex.restored(DIMENSION, read)
+    restored = restored_from(read)
     assert (read.revision, read.revision_time) == (17, "2026-01-01")
     assert len(restored) == len(index) == 19_999
     assert answers(restored) == answers(index)
 
 
 def test_a_restored_index_goes_on_changing(index: FastIndex, path: Path) -> None:
-    restored = FastIndex.restored(DIMENSION, read_snapshot(path, taken(index).key, secret=SECRET))
+    restored = restored_from(read_snapshot(path, taken(index).key, secret=SECRET))
     probe = unit_vectors(1, seed=1234)
     restored.add([20_003], [9], probe)
     assert restored.search(probe, limit=1)[0][0].template_id == 20_003

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.indexer.search.oracle import DIMENSION, Oracle, unit_vectors
 
-from facedex.indexer.search.codebook import Codebook, code_bytes_of, codebook
+from facedex.indexer.search.codebook import HALF_RATE, Codebook, codebook
+from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.search.fast import FastIndex, FastSettings
-from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.template_index import EVERYBODY, Scope, TemplateIndex
 from facedex.indexer.search.two_looks import LookSettings
 
@@ -26,8 +26,9 @@ SMALL_PARTS = FastSettings(
     block_rows=16,
     seal_rows=32,
     bulk_rows=100,
+    coded_rows=24,
     segment_rows=512,
-    look=LookSettings(gather_rows=16, first_look=16, first_look_per_candidate=2, scanned=32, most_scanned=100_000),
+    look=LookSettings(gather_rows=16, first_look=16, first_look_per_candidate=2, many_rows=40, shared_rows=200),
 )
 
 
@@ -36,10 +37,14 @@ def exact_index() -> TemplateIndex:
 
 
 def fast_index() -> TemplateIndex:
-    return FastIndex(DIMENSION, SMALL_PARTS)
+    return FastIndex(DIMENSION, SMALL_PARTS, crew=Crew(2))
 
 
-@pytest.fixture(params=[exact_index, fast_index], ids=["exact", "fast"])
+def short_code_index() -> TemplateIndex:
+    return FastIndex(DIMENSION, replace(SMALL_PARTS, code_rates=(HALF_RATE,)), operating_score=0.9)
+
+
+@pytest.fixture(params=[exact_index, fast_index, short_code_index], ids=["exact", "fast", "short codes"])
 def make_index(request: pytest.FixtureRequest) -> MakeIndex:
     made: MakeIndex = request.param
     return made
@@ -229,38 +234,5 @@ def test_a_segment_with_many_erased_rows_is_written_anew() -> None:
     assert len(index) == 200
 
 
-@pytest.mark.parametrize("dimension", [128, 256, 512])
-def test_what_the_second_look_assumes_of_the_codes_holds(dimension: int) -> None:
-    settings = FastSettings()
-    code_bytes = code_bytes_of(dimension)
-    assert code_bytes is not None
-    rows, probes = unit_vectors(3_000, seed=1, dimension=dimension), unit_vectors(20, seed=2, dimension=dimension)
-    segment = Segment.encoded(
-        Rows(np.arange(3_000), np.arange(3_000), rows.astype(np.float16)), codebook(dimension, code_bytes)
-    )
-    approximate, slots = segment.nearest(probes, 3_000, None)
-    exact = np.take_along_axis(probes @ rows.T, slots, axis=1)
-    gain = float((approximate * exact).sum() / (exact * exact).sum())
-    noise = float((approximate - gain * exact).std() * np.sqrt(dimension))
-    assert settings.gain <= gain
-    assert noise <= settings.noise
-
-
 def test_the_codebook_is_the_same_on_every_machine() -> None:
     assert Codebook(256, 32).digest == codebook(256, 32).digest
-
-
-def test_vectors_that_the_codes_fit_badly_are_found_all_the_same() -> None:
-    # All in 6 of 128 directions: the codes distinguish them poorly, and the index has to notice that by itself.
-    rng = np.random.default_rng(3)
-    rows = np.zeros((6_000, 128), np.float32)
-    rows[:, :6] = rng.standard_normal((6_000, 6))
-    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
-    index, oracle = FastIndex(128, replace(SMALL_PARTS, segment_rows=10_000)), Oracle()
-    numbers = list(range(1, 6_001))
-    for each in (index, oracle):
-        each.add(numbers, numbers, rows)
-    assert index._fit.gain < FastSettings().gain / 2
-    for probe in rows[:20]:
-        (hits,) = index.search(probe[None], limit=3, min_score=0.9)
-        assert hits == oracle.search(probe, limit=3, min_score=0.9, scope=EVERYBODY)

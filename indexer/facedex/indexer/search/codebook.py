@@ -11,6 +11,10 @@ import numpy as np
 
 TRAINING_ROWS = 8_192
 SEED = 20_260_101
+LEAST_DIMENSION = 64
+# Components of a vector that one byte of code stands for: one bit a component, and half a bit (docs/decisions/0006).
+FULL_RATE = 8
+HALF_RATE = 16
 
 
 class Codebook:
@@ -45,12 +49,18 @@ def _trained(coarse: Any, dimension: int, code_bytes: int) -> Any:
     return index
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def codebook(dimension: int, code_bytes: int) -> Codebook:
     """The codebook of a dimension: a constant, computed on first use in under a second."""
     return Codebook(dimension, code_bytes)
 
 
-def code_bytes_of(dimension: int) -> int | None:
-    """One bit a component, which loses no face down to cosine 0.3 (docs/decisions/0006); None: no code fits."""
-    return dimension // 8 if dimension % 8 == 0 and dimension >= 64 else None
+def codebooks(dimension: int, rates: tuple[int, ...]) -> tuple[Codebook, ...]:
+    """The codebooks of a dimension at these rates, in components a byte; none where no code fits."""
+    fitting = [rate for rate in rates if dimension >= LEAST_DIMENSION and dimension % rate == 0]
+    return tuple(codebook(dimension, dimension // rate) for rate in fitting)
+
+
+def joint_digest(books: tuple[Codebook, ...]) -> str:
+    """One digest for several codebooks; empty for none."""
+    return hashlib.sha256("".join(book.digest for book in books).encode()).hexdigest() if books else ""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
-from facedex.indexer.search.code_fit import CodeFit, measured_fit
-from facedex.indexer.search.codebook import code_bytes_of, codebook
+from facedex.indexer.search.code_choice import CodeChoice, chosen_codes
+from facedex.indexer.search.codebook import FULL_RATE, HALF_RATE, codebooks, joint_digest
+from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import Block
-from facedex.indexer.search.segment import Rows, Segment
+from facedex.indexer.search.segment import Codes, Rows, Segment
 from facedex.indexer.search.snapshot import PartState, restored_segments
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 from facedex.indexer.search.two_looks import LookSettings, View
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
     from facedex.indexer.search.codebook import Codebook
     from facedex.indexer.search.snapshot import Snapshot
-
-# The pair (alive rows that the scope lets through) of each part, or None for "all that are alive".
-Masks = dict[int, "NDArray[np.bool_] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +41,45 @@ class FastSettings:
     """So many rows in full blocks become a segment."""
     bulk_rows: int = 8_192
     """So many rows at once become a segment without being blocks first."""
+    coded_rows: int = 1_024
+    """A segment of fewer rows, which much erasing may leave, gets no codes: they say too little of how codes fit."""
     segment_rows: int = 262_144
     """Segments are merged up to this size."""
     dead_share: float = 0.15
     """A segment of which more is erased is written anew."""
-    gain: float = 0.65
-    """Approximate scores are this part of the exact ones: measured on faces and on random directions, decision 0006.
-
-    What is measured on the gallery's own rows counts where it is worse; so for the noise.
-    """
-    noise: float = 0.5
-    """Standard deviation of an approximate score, in units of 1 / sqrt(dimension)."""
+    code_rates: tuple[int, ...] = (FULL_RATE, HALF_RATE)
+    """Codes to choose from, in components of a vector a byte."""
     look: LookSettings = field(default_factory=LookSettings)
 
 
 class FastIndex:
     """A `TemplateIndex` of exact blocks for new rows and fast-scan segments for the rest.
 
-    Codes are append-only and searched exhaustively, so no row is out of reach as in a graph or in cells. The scan's best
-    rows are scored exactly; the list widens until a row at the score floor would be missed less often than 1e-4.
+    Codes are append-only and searched exhaustively, so no row is out of reach as in a graph or in cells. Every row that the
+    scan cannot tell from one at the score floor is scored exactly; a row at the floor is missed less often than 1e-4.
+    Which codes pay is measured on the gallery's own rows for its `operating_score`, a cosine.
     """
 
-    def __init__(self, dimension: int, settings: FastSettings | None = None) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        settings: FastSettings | None = None,
+        *,
+        operating_score: float = 0.4,
+        crew: Crew | None = None,
+    ) -> None:
         self._dimension = dimension
         self._settings = settings or FastSettings()
-        self._code_bytes = code_bytes_of(dimension)
+        self._operating_score = operating_score
+        self._crew = crew or Crew(1)
         # Replaced as a whole, never changed: a search works on the parts that it found.
         self._blocks: tuple[Block, ...] = ()
         self._segments: tuple[Segment, ...] = ()
         self._places: dict[int, tuple[Block, int]] = {}
         self._highest = 0
         self._count = 0
-        self._fit = CodeFit(self._settings.gain, self._settings.noise / float(np.sqrt(dimension)))
-        self._fitted_rows = 0
+        self._choice: CodeChoice | None = None
+        self._chosen_for_rows = 0
         self._changing = threading.RLock()
         self._sealing = threading.Lock()
         self._sealer: threading.Thread | None = None
@@ -91,29 +95,33 @@ class FastIndex:
     def segments(self) -> tuple[Segment, ...]:
         return self._segments
 
-    @classmethod
-    def restored(cls, dimension: int, snapshot: Snapshot) -> FastIndex:
-        """An index as it was when the snapshot was taken."""
-        index = cls(dimension)
+    @property
+    def choice(self) -> CodeChoice | None:
+        """The codes that the newest segments have, and why; None where all rows are compared exactly."""
+        return self._choice
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Makes this index, while it is empty, what it was when the snapshot was taken."""
         segments, loose = restored_segments(snapshot)
-        index._segments = tuple(segments)
-        for segment in segments:
-            index._fit = index._fit.worse(measured_fit(segment.rows, index._codebook()))
-        index._count = sum(segment.live_count for segment in segments)
-        index._highest = max((int(each.rows.template_ids.max(initial=0)) for each in segments), default=0)
+        self._segments = tuple(segments)
+        self._count = sum(segment.live_count for segment in segments)
+        self._highest = max((int(each.rows.template_ids.max(initial=0)) for each in segments), default=0)
+        if segments:
+            self._choice = self._choice_of(max(segments, key=len))
+            self._chosen_for_rows = max(len(segment) for segment in segments)
         for rows in loose:
-            index.add(rows.template_ids.tolist(), rows.identity_ids.tolist(), rows.vectors.astype(np.float32))
-        return index
+            self.add(rows.template_ids.tolist(), rows.identity_ids.tolist(), rows.vectors.astype(np.float32))
 
     def state(self) -> tuple[PartState, ...]:
         """The parts as they are now; call it where nobody changes the index."""
-        segments = [PartState(each.rows, each.alive.copy(), each.index) for each in self._segments]
+        segments = [PartState(each.rows, each.alive.copy(), each.codes) for each in self._segments]
         blocks = [PartState(_half(each), each.alive[: each.used].copy(), None) for each in self._blocks]
         return (*segments, *blocks)
 
     @property
     def codebook_digest(self) -> str:
-        return "" if self._code_bytes is None else self._codebook().digest
+        """Of all the codes that a segment may have."""
+        return joint_digest(self._codebooks())
 
     # Changes
 
@@ -121,7 +129,7 @@ class FastIndex:
         with self._changing:
             fresh = self._fresh(template_ids)
             templates, identities = (np.asarray(each, np.int64)[fresh] for each in (template_ids, identity_ids))
-            if self._code_bytes is not None and len(templates) >= self._settings.bulk_rows:
+            if len(templates) >= self._settings.bulk_rows and self._codebooks():
                 self._append_segment(templates, identities, vectors[fresh])
             else:
                 self._append(templates, identities, vectors[fresh])
@@ -192,7 +200,7 @@ class FastIndex:
             self._sealer.start()
 
     def _is_due(self) -> bool:
-        if self._code_bytes is None or self._count <= self._settings.exact_rows:
+        if self._count <= self._settings.exact_rows or not self._codebooks():
             return False
         full = sum(block.capacity for block in self._blocks if not block.free)
         is_full = full >= self._settings.seal_rows
@@ -203,7 +211,7 @@ class FastIndex:
 
     def seal(self) -> None:
         """Turns full blocks into segments, merges small segments and rewrites wasteful ones, while searches go on."""
-        if self._code_bytes is None:
+        if not self._codebooks():
             return
         with self._sealing:
             full = [block for block in self._blocks if not block.free]
@@ -244,16 +252,27 @@ class FastIndex:
         self._places = {number: place for number, place in self._places.items() if id(place[0]) not in gone}
 
     def _encoded(self, rows: Rows) -> Segment:
+        if len(rows) < self._settings.coded_rows:
+            return Segment(rows, None)
         # Measured again whenever the gallery's segments have grown to twice the size.
-        if len(rows) >= 2 * self._fitted_rows:
-            self._fit = self._fit.worse(measured_fit(rows, self._codebook()))
-            self._fitted_rows = len(rows)
-        return Segment.encoded(rows, self._codebook())
+        if self._choice is None or len(rows) >= 2 * self._chosen_for_rows:
+            self._choice = chosen_codes(rows.vectors, self._codebooks(), operating_score=self._operating_score)
+            self._chosen_for_rows = len(rows)
+        choice = self._choice
+        if choice.codebook is None or choice.fit is None:
+            return Segment(rows, None)
+        return Segment(rows, Codes.made(rows.vectors, choice.codebook, choice.fit))
 
-    def _codebook(self) -> Codebook:
-        if self._code_bytes is None:
-            raise AssertionError("an index without codes seals nothing")
-        return codebook(self._dimension, self._code_bytes)
+    def _choice_of(self, segment: Segment) -> CodeChoice:
+        """What was chosen when this segment was made."""
+        codes = segment.codes
+        if codes is None:
+            return CodeChoice(None, None, self._operating_score)
+        books = {book.code_bytes: book for book in self._codebooks()}
+        return CodeChoice(books[codes.code_bytes], codes.fit, self._operating_score)
+
+    def _codebooks(self) -> tuple[Codebook, ...]:
+        return codebooks(self._dimension, self._settings.code_rates)
 
     # Searches
 
@@ -263,7 +282,7 @@ class FastIndex:
         faiss.omp_set_num_threads(1)  # once in every thread that searches: OpenMP costs single queries 20 to 60 times
         # Blocks first: a block that becomes a segment in between is then seen twice, not missed.
         blocks, segments = self._blocks, self._segments
-        view = View((*blocks, *segments), scope=scope, fit=self._fit, settings=self._settings.look)
+        view = View((*blocks, *segments), scope=scope, settings=self._settings.look, crew=self._crew)
         return view.search(probes, limit=limit, min_score=min_score)
 
 

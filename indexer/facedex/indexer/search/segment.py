@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -11,8 +12,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from facedex.indexer.search.code_fit import CodeFit
     from facedex.indexer.search.codebook import Codebook
     from facedex.indexer.search.template_index import Scope
+
+
+# A scan that leaves more than this share is not worth its time: every row is scored exactly instead.
+WHOLE_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +44,45 @@ class Rows:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """The codes of a segment's rows, slot by slot, and how well they stand for them."""
+
+    index: Any
+    fit: CodeFit
+
+    @classmethod
+    def made(cls, vectors: NDArray[np.floating[Any]], codebook: Codebook, fit: CodeFit) -> Codes:
+        """Encodes the `vectors` (n, dimension), 8 µs a row."""
+        faiss.omp_set_num_threads(1)  # threads of OpenMP that wait for a busy core cost more than they bring
+        index = codebook.empty_index()
+        for start in range(0, len(vectors), 65_536):
+            index.add(vectors[start : start + 65_536].astype(np.float32))
+        return cls(index, fit)
+
+    @property
+    def code_bytes(self) -> int:
+        """Of one row."""
+        return int(self.index.code_size)
+
+
 class Segment:
     """Rows that never move, with their codes. The only thing that changes is who is alive.
 
     `remove_ids` followed by `add` corrupts fast-scan indexes, so nothing is removed: an erased row is a cleared bit, and
-    a segment with many of them is written anew.
+    a segment with many of them is written anew. Without codes, each of its rows is scored in each search.
     """
 
-    def __init__(self, rows: Rows, index: Any) -> None:
+    def __init__(self, rows: Rows, codes: Codes | None) -> None:
         self.rows = rows
-        self._index = index
+        self.codes = codes
         self._alive = np.ones(len(rows), np.bool_)
         self._alive_bits = np.packbits(self._alive, bitorder="little")
         self._order = None if _ascends(rows.template_ids) else np.argsort(rows.template_ids, kind="stable")
         self.live_count = len(rows)
 
-    @classmethod
-    def encoded(cls, rows: Rows, codebook: Codebook) -> Segment:
-        """Makes the codes, 8 µs a row."""
-        faiss.omp_set_num_threads(1)  # threads of OpenMP that wait for a busy core cost more than they bring
-        index = codebook.empty_index()
-        for start in range(0, len(rows), 65_536):
-            index.add(rows.vectors[start : start + 65_536].astype(np.float32))
-        return cls(rows, index)
-
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def index(self) -> Any:
-        """The codes, for whoever writes them to a file."""
-        return self._index
 
     @property
     def alive(self) -> NDArray[np.bool_]:
@@ -103,18 +117,47 @@ class Segment:
             mask &= ~_member(self.rows.identity_ids, scope.excluded)
         return mask
 
+    def share_reaching(self, score: float) -> float:
+        """Share of the rows that would have to be scored exactly to find every row of this score."""
+        return 1.0 if self.codes is None else self.codes.fit.share_reaching(score)
+
     def nearest(
-        self, probes: NDArray[np.float32], count: int, mask: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Approximate scores and slots (n, count) of the best rows; slot −1 where there are no more."""
+        self, probe: NDArray[np.float32], count: int, mask: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], float]:
+        """The `count` slots that look best to the scan, and an approximate score that no other row exceeds."""
+        if self.codes is None or count >= len(self):
+            return self.seen(mask), -np.inf
+        scores, slots = self.codes.index.search(probe[None], count, params=self._parameters(mask))
+        found = slots[0] >= 0
+        return slots[0][found], -np.inf if not found.all() else float(scores[0, -1])
+
+    def reaching(
+        self, probes: NDArray[np.float32], score: float, mask: NDArray[np.bool_] | None
+    ) -> list[NDArray[np.int64]]:
+        """For each of the `probes` (n, dimension) the slots of every row that may have this score or a higher one.
+
+        A row that has it is missed less often than 1e-4.
+        """
+        if self.codes is None or self.share_reaching(score) > WHOLE_SHARE:
+            return [self.seen(mask)] * len(probes)
+        least = self.codes.fit.least_approximate(score)
+        limits, _, slots = self.codes.index.range_search(probes, least, params=self._parameters(mask))
+        return [slots[start:stop] for start, stop in pairwise(limits.tolist())]
+
+    def seen(self, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """The slots that a search with this mask may see; None: everybody who is alive."""
+        return np.flatnonzero(self._alive if mask is None else mask)
+
+    def living(self, slots: NDArray[np.int64]) -> Rows:
+        """The rows at those of the slots that were not erased since."""
+        return self.rows.taken(slots[self._alive[slots]])
+
+    def _parameters(self, mask: NDArray[np.bool_] | None) -> Any:
         api: Any = faiss
-        bits = self._alive_bits if mask is None else np.packbits(mask, bitorder="little")
         if mask is None and self.live_count == len(self):
-            parameters = api.IVFSearchParameters(nprobe=1)
-        else:
-            parameters = api.IVFSearchParameters(nprobe=1, sel=api.IDSelectorBitmap(bits))
-        scores, slots = self._index.search(probes, min(count, len(self)), params=parameters)
-        return scores, slots
+            return api.IVFSearchParameters(nprobe=1)
+        bits = self._alive_bits if mask is None else np.packbits(mask, bitorder="little")
+        return api.IVFSearchParameters(nprobe=1, sel=api.IDSelectorBitmap(bits))
 
 
 def _ascends(numbers: NDArray[np.int64]) -> bool:

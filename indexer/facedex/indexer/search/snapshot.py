@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from facedex.indexer.search.segment import Rows, Segment
+from facedex.indexer.search.code_fit import CodeFit
+from facedex.indexer.search.segment import Codes, Rows, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAGIC = b"facedex snapshot 1\n"
+MAGIC = b"facedex snapshot 2\n"
 LENGTH = struct.Struct("<Q")
 DIGEST_BYTES = 32
 CHUNK_BYTES = 16 * 2**20
@@ -52,7 +53,7 @@ class PartState:
 
     rows: Rows
     alive: NDArray[np.bool_]
-    index: Any | None
+    codes: Codes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +111,27 @@ def restored_segments(snapshot: Snapshot) -> tuple[list[Segment], list[Rows]]:
     segments: list[Segment] = []
     loose: list[Rows] = []
     for part in snapshot.parts:
-        if part.index is None:
+        if part.codes is None:
             loose.append(part.rows.taken(np.flatnonzero(part.alive)))
         else:
-            segment = Segment(part.rows, part.index)
+            segment = Segment(part.rows, part.codes)
             segment.keep_only(part.alive)
             segments.append(segment)
     return segments, loose
 
 
 def _chunks(snapshot: Snapshot) -> Iterator[bytes]:
-    codes = [None if part.index is None else faiss.serialize_index(part.index) for part in snapshot.parts]
+    codes = [None if part.codes is None else faiss.serialize_index(part.codes.index) for part in snapshot.parts]
     header = {
         "key": asdict(snapshot.key),
         "revision": snapshot.revision,
         "revision_time": snapshot.revision_time,
         "parts": [
-            {"rows": len(part.rows), "code_bytes": 0 if code is None else len(code)}
+            {
+                "rows": len(part.rows),
+                "code_bytes": 0 if code is None else len(code),
+                "fit": None if part.codes is None else asdict(part.codes.fit),
+            }
             for part, code in zip(snapshot.parts, codes, strict=True)
         ],
     }
@@ -165,7 +170,7 @@ def _header(body: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
 
 
 def _part(
-    body: NDArray[np.uint8], offset: int, description: dict[str, int], *, dimension: int
+    body: NDArray[np.uint8], offset: int, description: dict[str, Any], *, dimension: int
 ) -> tuple[PartState, int]:
     count = description["rows"]
     reader = _Reader(body, offset)
@@ -173,8 +178,12 @@ def _part(
     alive = reader.take(np.bool_, count)
     vectors = reader.take(np.float16, count * dimension).reshape(count, dimension)
     code_bytes = description["code_bytes"]
-    index = faiss.deserialize_index(reader.take(np.uint8, code_bytes)) if code_bytes else None
-    return PartState(Rows(templates, identities, vectors), alive, index), reader.offset
+    codes = _codes(reader.take(np.uint8, code_bytes), description["fit"]) if code_bytes else None
+    return PartState(Rows(templates, identities, vectors), alive, codes), reader.offset
+
+
+def _codes(serialized: NDArray[np.uint8], fit: dict[str, Any]) -> Codes:
+    return Codes(faiss.deserialize_index(serialized), CodeFit(**fit))
 
 
 class _Reader:

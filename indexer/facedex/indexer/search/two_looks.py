@@ -1,103 +1,162 @@
-"""One search over the parts of a fast index: a scan of codes, then an exact look at the rows that could matter."""
+"""One search over the parts of a fast index: a scan of codes, then an exact look at every row that could matter."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
+from facedex.indexer.search.crew import one_after_the_other
 from facedex.indexer.search.exact import Block, exact_scores
+from facedex.indexer.search.half_precision import ROUNDING, products
 from facedex.indexer.search.ranking import best_of_each_identity
 from facedex.indexer.search.segment import Rows, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from facedex.indexer.search.code_fit import CodeFit
+    from facedex.indexer.search.crew import Crew
     from facedex.indexer.search.template_index import Hit, Scope
+
+Part = Block | Segment
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+class Share(Protocol):
+    """Does work on each item, among the cores or not; what comes out is in order."""
+
+    def __call__(self, work: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class LookSettings:
-    """How closely the fast scan is checked."""
+    """When which way of searching is taken. None of it changes a result."""
 
     gather_rows: int = 4_096
     """A filter that leaves no more is answered by comparing exactly those rows."""
     first_look: int = 160
-    """Rows that are scored exactly in any case."""
+    """Where too many rows could reach the score floor, so many rows of each segment are scored first, to raise the floor."""
     first_look_per_candidate: int = 16
-    scanned: int = 1_024
-    """Rows that the scan returns; of those behind the first look, only rows that could reach the floor are scored."""
-    most_scanned: int = 4_096
-    """Where the floor is so low that more rows could reach it, as for a stranger in an investigation, the list ends here."""
-    deviations: float = 3.72
-    """A row at the floor is missed less often than 1e-4: this many standard deviations of the codes' noise."""
+    many_rows: int = 1_000
+    """So many rows are scored exactly before a first look is considered; of a large gallery, `many_share`."""
+    many_share: float = 0.005
+    shared_rows: int = 131_072
+    """A search of fewer rows is not worth dividing among cores."""
 
 
 class View:
     """The parts of an index as one search sees them."""
 
-    def __init__(
-        self, parts: tuple[Block | Segment, ...], *, scope: Scope, fit: CodeFit | None, settings: LookSettings
-    ) -> None:
+    def __init__(self, parts: Iterable[Part], *, scope: Scope, settings: LookSettings, crew: Crew) -> None:
         self._settings = settings
-        self._fit = fit
-        self._blocks = [(part, part.mask(scope)) for part in parts if isinstance(part, Block)]
-        self._segments = [
-            (part, None if scope.is_everybody else part.mask(scope)) for part in parts if isinstance(part, Segment)
-        ]
+        self._crew = crew
+        self._blocks: list[tuple[Block, NDArray[np.bool_]]] = []
+        self._segments: list[tuple[Segment, NDArray[np.bool_] | None]] = []
+        for part in parts:
+            if isinstance(part, Block):
+                self._blocks.append((part, part.mask(scope)))
+            else:
+                self._segments.append((part, None if scope.is_everybody else part.mask(scope)))
 
     def search(self, probes: NDArray[np.float32], *, limit: int, min_score: float) -> list[tuple[Hit, ...]]:
         """The best identities for each of the `probes` (n, dimension)."""
         if self._is_small():
             rows = self._gathered()
             return [ranked(rows, probe, min_score=min_score)[:limit] for probe in probes]
-        count = max(self._settings.scanned, self._settings.first_look_per_candidate * limit)
-        scans = self._scans(probes, count) if self._segments else [_NOTHING] * len(probes)
-        return [
-            self._look(probe, scan, limit=limit, min_score=min_score) for probe, scan in zip(probes, scans, strict=True)
-        ]
+        if not self._is_large():
+            return self._search_some(probes, one_after_the_other, limit=limit, min_score=min_score)
+        if len(probes) < self._crew.size:  # the cores share the segments
+            return self._search_some(probes, self._crew.map, limit=limit, min_score=min_score)
+        # The cores share the probes.
+        search = partial(self._search_some, share=one_after_the_other, limit=limit, min_score=min_score)
+        parts = self._crew.map(search, np.array_split(probes, self._crew.size))
+        return [hits for part in parts for hits in part]
+
+    def exact(self, probe: NDArray[np.float32], *, limit: int, min_score: float) -> tuple[Hit, ...]:
+        """The best identities by scoring every row, to check the others with."""
+        segments = [(segment, segment.seen(mask)) for segment, mask in self._segments]
+        near = [rows_of(block).taken(np.flatnonzero(mask)) for block, mask in self._blocks]
+        return self._ranked(probe, near, segments, limit=limit, min_score=min_score)
 
     def _is_small(self) -> bool:
-        if any(mask is None for _, mask in self._segments):
+        if not self._segments or any(mask is None for _, mask in self._segments):
             return False
         masks = [mask for _, mask in (*self._blocks, *self._segments) if mask is not None]
-        return bool(self._segments) and sum(int(mask.sum()) for mask in masks) <= self._settings.gather_rows
+        return sum(int(mask.sum()) for mask in masks) <= self._settings.gather_rows
+
+    def _is_large(self) -> bool:
+        return sum(len(segment) for segment, _ in self._segments) >= self._settings.shared_rows
 
     def _gathered(self) -> list[Rows]:
-        parts: list[tuple[Block | Segment, NDArray[np.bool_] | None]] = [*self._blocks, *self._segments]
+        parts: list[tuple[Part, NDArray[np.bool_] | None]] = [*self._blocks, *self._segments]
         return [rows_of(part).taken(np.flatnonzero(mask)) for part, mask in parts if mask is not None]
 
-    def _look(self, probe: NDArray[np.float32], scan: _Scan, *, limit: int, min_score: float) -> tuple[Hit, ...]:
+    def _search_some(
+        self, probes: NDArray[np.float32], share: Share, *, limit: int, min_score: float
+    ) -> list[tuple[Hit, ...]]:
+        if self._is_selective(min_score):
+            found = self._reaching(probes, min_score, share)
+            return [self._look(probe, each, limit, min_score) for probe, each in zip(probes, found, strict=True)]
+        return [self._look_twice(probe, share, limit, min_score) for probe in probes]
+
+    def _is_selective(self, score: float) -> bool:
+        """Whether so few rows could reach the score that all of them are scored at once."""
+        rows = sum(len(segment) for segment, _ in self._segments)
+        reaching = sum(len(segment) * segment.share_reaching(score) for segment, _ in self._segments)
+        return reaching <= max(self._settings.many_rows, self._settings.many_share * rows)
+
+    def _reaching(self, probes: NDArray[np.float32], score: float, share: Share) -> list[list[NDArray[np.int64]]]:
+        """For each probe, the slots of each segment whose rows may reach the score."""
+
+        def scan(part: tuple[Segment, NDArray[np.bool_] | None]) -> list[NDArray[np.int64]]:
+            segment, mask = part
+            return segment.reaching(probes, score, mask)
+
+        scans = share(scan, self._segments)
+        return [[scan[number] for scan in scans] for number in range(len(probes))]
+
+    def _look(
+        self, probe: NDArray[np.float32], found: list[NDArray[np.int64]], limit: int, min_score: float
+    ) -> tuple[Hit, ...]:
         near = self._near_in_blocks(probe, limit=limit, min_score=min_score)
-        first = max(self._settings.first_look, self._settings.first_look_per_candidate * limit)
-        while True:
-            hits = ranked([*near, *self._rows(scan, 0, first)], probe, min_score=min_score)
-            last = self._reaching(scan, _floor(hits, limit, min_score))
-            if last > first:
-                hits = ranked([*near, *self._rows(scan, 0, last)], probe, min_score=min_score)
-            if self._is_complete(scan, _floor(hits, limit, min_score)):
-                return hits[:limit]
-            (scan,) = self._scans(probe[None], min(4 * len(scan.scores), self._settings.most_scanned))
+        segments = [(segment, slots) for (segment, _), slots in zip(self._segments, found, strict=True)]
+        return self._ranked(probe, near, segments, limit=limit, min_score=min_score)
 
-    def _reaching(self, scan: _Scan, floor: float) -> int:
-        """How many of the scan's rows, best first, could reach the floor."""
-        if self._fit is None:
-            return 0
-        least = self._fit.least_approximate(floor, deviations=self._settings.deviations)
-        return int(np.searchsorted(-scan.scores, -least, side="right"))
+    def _look_twice(self, probe: NDArray[np.float32], share: Share, limit: int, min_score: float) -> tuple[Hit, ...]:
+        """Scores a few rows first: the last of the list is a floor that far fewer rows can reach."""
+        count = max(self._settings.first_look, self._settings.first_look_per_candidate * limit)
+        firsts = share(lambda part: part[0].nearest(probe, count, part[1]), self._segments)
+        hits = self._look(probe, [slots for slots, _ in firsts], limit, min_score)
+        floor = _floor(hits, limit, min_score)
+        if all(
+            _is_complete(segment, bound, floor) for (segment, _), (_, bound) in zip(self._segments, firsts, strict=True)
+        ):
+            return hits
+        (found,) = self._reaching(probe[None], floor, share)
+        return self._look(probe, found, limit, floor)
 
-    def _is_complete(self, scan: _Scan, floor: float) -> bool:
-        if scan.is_whole or len(scan.scores) >= self._settings.most_scanned:
-            return True
-        return self._reaching(scan, floor) < len(scan.scores)
-
-    def _rows(self, scan: _Scan, start: int, stop: int) -> list[Rows]:
-        owners, slots = scan.owners[start:stop], scan.slots[start:stop]
-        return [segment.rows.taken(slots[owners == number]) for number, (segment, _) in enumerate(self._segments)]
+    def _ranked(
+        self,
+        probe: NDArray[np.float32],
+        near: list[Rows],
+        segments: list[tuple[Segment, NDArray[np.int64]]],
+        *,
+        limit: int,
+        min_score: float,
+    ) -> tuple[Hit, ...]:
+        scored = [
+            (segment, slots, products(segment.rows.vectors, slots, probe)) for segment, slots in segments if len(slots)
+        ]
+        scores = np.concatenate([np.zeros(0, np.float32), *(each for _, _, each in scored)])
+        owners = np.concatenate([np.zeros(0, np.int64), *(each.rows.identity_ids[slots] for each, slots, _ in scored)])
+        least = _cut(scores, owners, limit=limit, min_score=min_score) - ROUNDING
+        close = [segment.living(slots[each >= least]) for segment, slots, each in scored]
+        return ranked([*near, *close], probe, min_score=min_score)[:limit]
 
     def _near_in_blocks(self, probe: NDArray[np.float32], *, limit: int, min_score: float) -> list[Rows]:
         """The rows of the blocks that can be among the best `limit` identities; exact."""
@@ -110,43 +169,25 @@ class View:
                 return rows
             count *= 8
 
-    def _scans(self, probes: NDArray[np.float32], count: int) -> list[_Scan]:
-        found = [segment.nearest(probes, count, mask) for segment, mask in self._segments]
-        scores = np.concatenate([each for each, _ in found], axis=1)
-        slots = np.concatenate([each for _, each in found], axis=1)
-        owners = np.repeat(np.arange(len(found)), [each.shape[1] for each, _ in found])
-        # A segment that was asked for fewer rows than it has may hold more.
-        is_whole = all(count >= len(segment) for segment, _ in self._segments)
-        return [
-            _scan(score, slot, owners, count=count, is_whole=is_whole)
-            for score, slot in zip(scores, slots, strict=True)
-        ]
+
+def _is_complete(segment: Segment, bound: float, floor: float) -> bool:
+    """Whether no row behind the bound of the scan can reach the floor."""
+    if bound == -np.inf or segment.codes is None:
+        return True
+    return bound < segment.codes.fit.least_approximate(floor)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """What the scan of the codes returned, best first: approximate scores, segment and slot of each row."""
-
-    scores: NDArray[np.float32]
-    owners: NDArray[np.int64]
-    slots: NDArray[np.int64]
-    is_whole: bool
-
-
-_NOTHING = _Scan(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64), is_whole=True)
-
-
-def _scan(
-    scores: NDArray[np.float32],
-    slots: NDArray[np.int64],
-    owners: NDArray[np.int64],
-    *,
-    count: int,
-    is_whole: bool,
-) -> _Scan:
-    found = np.flatnonzero(slots >= 0)
-    best = found[np.argsort(-scores[found], kind="stable")][:count]
-    return _Scan(scores[best], owners[best], slots[best], is_whole=is_whole or len(best) < count)
+def _cut(scores: NDArray[np.float32], identity_ids: NDArray[np.int64], *, limit: int, min_score: float) -> float:
+    """A score below which no row is the best of one of the `limit` best identities."""
+    reaching = np.flatnonzero(scores >= min_score - ROUNDING)
+    if len(reaching) <= limit:
+        return min_score
+    best_first = reaching[np.argsort(-scores[reaching], kind="stable")]
+    _, places = np.unique(identity_ids[best_first], return_index=True)
+    if len(places) < limit:
+        return min_score
+    # Rounding may change who is last, so everybody within it is looked at again.
+    return float(scores[best_first[np.sort(places)[limit - 1]]]) - ROUNDING
 
 
 def _floor(hits: tuple[Hit, ...], limit: int, min_score: float) -> float:
@@ -154,7 +195,7 @@ def _floor(hits: tuple[Hit, ...], limit: int, min_score: float) -> float:
     return hits[limit - 1].score if len(hits) >= limit else min_score
 
 
-def rows_of(part: Block | Segment) -> Rows:
+def rows_of(part: Part) -> Rows:
     if isinstance(part, Segment):
         return part.rows
     return Rows(part.template_ids, part.identity_ids, part.rows)
