@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import cv2
 
 from facedex.indexer.galleries import Galleries
-from facedex.indexer.indexes import Indexes
+from facedex.indexer.indexes import Indexes, SearchSettings
+from facedex.indexer.vision.memory import keep_freed_memory
 from facedex.indexer.vision.models import ModelFolder
 from facedex.indexer.vision.pipelines import Pipelines
 
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
 
 
 def assemble_galleries(
-    store: Store, *, data: Path, detector: str, embedder: str, limits: ImageLimits, workers: int
+    store: Store,
+    *,
+    data: Path,
+    detector: str,
+    embedder: str,
+    limits: ImageLimits,
+    workers: int,
+    search: SearchSettings | None = None,
 ) -> Galleries:
     """The galleries of a store, with the models and snapshots of a data folder.
 
@@ -28,10 +36,11 @@ def assemble_galleries(
 
     """
     cv2.setNumThreads(1)  # each request has a core of its own; threads inside it would only take turns
+    keep_freed_memory()
     pipelines = Pipelines(ModelFolder(data / "models"), detector=detector, limits=limits, workers=workers)
     return Galleries(
         store,
         pipeline=pipelines.of_name(embedder),
         pipelines=pipelines.of_digest,
-        indexes=Indexes(store, data / "index"),
+        indexes=Indexes(store, data / "index", search=search or SearchSettings(threads=workers)),
     )
