@@ -1,0 +1,58 @@
+"""A facedex server as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+STOP_SECONDS = 60.0
+
+
+class ServerDidNotStart(Exception):
+    """The server ended without an address; the text holds what it wrote."""
+
+
+class ServerProcess:
+    """A server over a data folder, from construction until `stop`; ready when constructed.
+
+    `started` is the moment before its process was made, on the clock of time.perf_counter.
+    """
+
+    def __init__(self, data: Path, *options: str) -> None:
+        self._log = data.parent / f"{data.name}.log"
+        command = (str(Path(sys.executable).with_name("facedex-server")), "serve", "--data", str(data))
+        with self._log.open("a") as log:
+            self.started = time.perf_counter()
+            self._process = subprocess.Popen(  # noqa: S603  (facedex's own program)
+                [*command, "--listen", "127.0.0.1:0", *options], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self.address = self._announced_address()
+
+    def _announced_address(self) -> str:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line.startswith("listening on "):
+            raise ServerDidNotStart(self._log.read_text()[-2_000:])
+        return line.removeprefix("listening on ").strip()
+
+    @property
+    def resident_bytes(self) -> int:
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(STOP_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
