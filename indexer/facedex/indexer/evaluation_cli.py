@@ -1,9 +1,10 @@
 """`facedex-index grid`, `map` and `evaluate`: photographs in, pictures and error rates out. No gallery is touched."""
 
 import json
+import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -12,25 +13,27 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from facedex.indexer.calibration.acquisition import AcquiredFace, NotAcquired, acquire, photographs_among
+from facedex.indexer.calibration.evaluation import Evaluation, Faces, OpenSet, evaluate
 from facedex.indexer.calibration.grid import SimilarityGrid, draw_grid, identity_means, label_of, similarity_grid
 from facedex.indexer.calibration.map import draw_map, map_of_faces
+from facedex.indexer.calibration.pairs import FAR, PairEvaluation, evaluate_pairs, photographs_in, read_pairs
+from facedex.indexer.calibration.uncertainty import RateInterval
 from facedex.indexer.errors import IndexerError, InvalidArgument
 from facedex.indexer.identification import STRICT_COSINE
-from facedex.indexer.jobs.folder import Photograph
+from facedex.indexer.jobs.folder import Photograph, photographs_of
 from facedex.indexer.models_cli import model_folder
 from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.workbench import available_cores
 
-WIDEST_TABLE = 12
+WIDEST_TABLE = 12  # columns of cosines; more of them do not fit a terminal
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Detector = Annotated[str | None, typer.Option(help="Finds faces; else the program's.")]
-Embedder = Annotated[str | None, typer.Option(help="Makes vectors; else the program's.")]
 
 
 class HasModels(Protocol):
@@ -48,6 +51,7 @@ def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module to the program."""
     app.command("grid")(grid)
     app.command("map")(draw_map_of_people)
+    app.command("evaluate")(evaluate_models)
 
 
 def grid(
@@ -88,6 +92,151 @@ def draw_map_of_people(
     say(f"drew {len(faces)} faces of {people_count} people into {output}")
 
 
+def evaluate_models(
+    context: typer.Context,
+    people: Annotated[Path, typer.Argument(help="A folder with a folder of photographs for each person.")],
+    *,
+    detector: Annotated[str | None, typer.Option(help="Finds faces; else the program's.")] = None,
+    embedder: Annotated[str | None, typer.Option(help="Makes vectors; else the program's.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Compare the pairs of LFW's pairs.txt instead.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures into this file.")] = None,
+) -> None:
+    """Measures models: the first photograph of each person is enrolled, those with one only are strangers."""
+    with _one_line_errors():
+        pipeline = _pipeline(context.obj, detector=detector, embedder=embedder)
+        run = _evaluated_people(pipeline, people) if pairs is None else _evaluated_pairs(pipeline, people, pairs)
+        if json_file is not None:
+            json_file.write_text(json.dumps(run.document(), indent=2), encoding="utf-8")
+    console = Console()
+    run.print_to(console)
+    if run.faces.not_acquired:
+        _print_not_acquired(console, run.faces.not_acquired)
+    console.print(f"{run.looked_at} photographs, {run.faces_per_second:.1f} faces a second", highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What was measured with which models, and how long looking at the photographs took."""
+
+    models: dict[str, str]
+    faces: Faces
+    seconds: float
+    result: Evaluation | PairEvaluation
+
+    @property
+    def looked_at(self) -> int:
+        return len(self.faces.vectors) + len(self.faces.not_acquired)
+
+    @property
+    def faces_per_second(self) -> float:
+        return len(self.faces.vectors) / self.seconds
+
+    def document(self) -> dict[str, object]:
+        failures = [
+            {"path": str(each.photograph.path), "failure": each.failure.value, "message": each.message}
+            for each in self.faces.not_acquired
+        ]
+        return {
+            "models": self.models,
+            "photographs": self.looked_at,
+            "faces_per_second": round(self.faces_per_second, 2),
+            "not_acquired": failures,
+            **(_pairs_document(self.result) if isinstance(self.result, PairEvaluation) else _document(self.result)),
+        }
+
+    def print_to(self, console: Console) -> None:
+        if isinstance(self.result, PairEvaluation):
+            _print_pairs(console, self.result)
+        else:
+            _print_evaluation(console, self.result)
+
+
+def _evaluated_people(pipeline: FacePipeline, people: Path) -> _Run:
+    photographs = photographs_of(people)
+    parts = OpenSet.of(photographs)
+    faces, seconds = _looked_at(pipeline, photographs)
+    result = evaluate(parts, faces, default_threshold=pipeline.embedder.manifest.default_threshold)
+    return _Run(_names_of(pipeline), faces, seconds, result)
+
+
+def _evaluated_pairs(pipeline: FacePipeline, people: Path, listed: Path) -> _Run:
+    pairs = read_pairs(listed, people=people)
+    faces, seconds = _looked_at(pipeline, photographs_in(pairs))
+    return _Run(_names_of(pipeline), faces, seconds, evaluate_pairs(pairs, faces))
+
+
+def _looked_at(pipeline: FacePipeline, photographs: Sequence[Photograph]) -> tuple[Faces, float]:
+    started = time.perf_counter()
+    faces = Faces.of(_with_progress(acquire(pipeline, photographs, workers=available_cores()), total=len(photographs)))
+    return faces, time.perf_counter() - started
+
+
+def _names_of(pipeline: FacePipeline) -> dict[str, str]:
+    return {"detector": pipeline.detector.manifest.name, "embedder": pipeline.embedder.manifest.name}
+
+
+def _document(result: Evaluation) -> dict[str, object]:
+    return {
+        "enrolled": len(result.parts.enrolled),
+        "mated_probes": len(result.parts.mated_probes),
+        "strangers": len(result.parts.strangers),
+        "not_enrolled": result.not_enrolled,
+        "hit_rates": [asdict(each) for each in result.hit_rates],
+        "error_rates": [asdict(each) for each in result.error_rates],
+    }
+
+
+def _pairs_document(result: PairEvaluation) -> dict[str, object]:
+    return {**asdict(result), "far": FAR}
+
+
+def _print_evaluation(console: Console, result: Evaluation) -> None:
+    parts = result.parts
+    who = f"{len(parts.enrolled)} people enrolled, {len(parts.mated_probes)} probes of them, {len(parts.strangers)} strangers"
+    table = Table("threshold for", "cosine", "FPIR", "FNIR, rank 1", title=who, caption="in brackets: 95 % intervals")
+    for each in result.error_rates:
+        name = "the model" if each.target_fpir is None else f"FPIR {each.target_fpir:.1%}"
+        table.add_row(name, f"{each.threshold:.3f}", _interval(each.fpir), _interval(each.fnir))
+    hits = Table("rank", "mate found within it", title="Whatever the score")
+    for hit in result.hit_rates:
+        hits.add_row(str(hit.rank), _interval(hit.rate))
+    console.print(table, hits)
+    for each in result.error_rates:
+        if each.target_fpir is not None and not each.is_measured:
+            _say_too_few(console, each.target_fpir, strangers=len(parts.strangers))
+    if not parts.strangers:
+        console.print("no strangers: add people with one photograph each, and FPIR can be measured")
+
+
+def _say_too_few(console: Console, target_fpir: float, *, strangers: int) -> None:
+    needed = round(1 / target_fpir)
+    console.print(
+        f"FPIR {target_fpir:.1%} is more than {strangers} strangers can show: its threshold stands above all of them; "
+        f"{needed} would show one false positive, {30 * needed} a steady rate",
+        highlight=False,
+    )
+
+
+def _print_pairs(console: Console, result: PairEvaluation) -> None:
+    table = Table("", "", title=f"{result.pairs} pairs, {result.failed} of them without a face")
+    table.add_row("accuracy", f"{result.accuracy:.2%} ± {result.standard_deviation:.2%} over the folds")
+    table.add_row("threshold", f"{result.threshold:.3f}")
+    table.add_row(f"true accept rate at FAR {FAR:g}", f"{result.tar:.2%}")
+    table.add_row("area under the ROC curve", f"{result.area:.5f}")
+    console.print(table)
+
+
+def _print_not_acquired(console: Console, failures: Sequence[NotAcquired]) -> None:
+    table = Table("photograph", "what to do", title=f"{len(failures)} photographs without a face, counted as misses")
+    for each in failures:
+        table.add_row(escape(str(each.photograph.path)), escape(each.message))
+    console.print(table)
+
+
+def _interval(rate: RateInterval) -> str:
+    return f"{rate.estimate:.1%} ({rate.lower:.1%} – {rate.upper:.1%})"
+
+
 @dataclass(frozen=True, slots=True)
 class _Edges:
     """The photographs of the left and of the upper edge."""
@@ -116,16 +265,21 @@ def _faces_on(edge: Iterable[Photograph], faces: list[AcquiredFace]) -> list[Acq
 def _acquired(pipeline: FacePipeline, photographs: Iterable[Photograph]) -> list[AcquiredFace]:
     """The faces, an identity's beside each other; photographs without one are listed on stderr."""
     in_order = sorted(set(photographs), key=lambda each: (each.identity_id, each.path))
-    acquired = with_progress(acquire(pipeline, in_order, workers=available_cores()), total=len(in_order))
-    for failed in (each for each in acquired if isinstance(each, NotAcquired)):
-        say(f"{failed.photograph.path}: {failed.message}")
-    return [each for each in acquired if isinstance(each, AcquiredFace)]
+    faces: list[AcquiredFace] = []
+    for each in _with_progress(acquire(pipeline, in_order, workers=available_cores()), total=len(in_order)):
+        if isinstance(each, AcquiredFace):
+            faces.append(each)
+        else:
+            say(f"{each.photograph.path}: {each.message}")
+    return faces
 
 
-def with_progress(acquired: Iterable[AcquiredFace | NotAcquired], *, total: int) -> list[AcquiredFace | NotAcquired]:
+def _with_progress(
+    acquired: Iterable[AcquiredFace | NotAcquired], *, total: int
+) -> Generator[AcquiredFace | NotAcquired]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        return list(progress.track(acquired, total=total, description="looking for faces"))
+        yield from progress.track(acquired, total=total, description="looking for faces")
 
 
 def _report_grid(compared: SimilarityGrid, *, threshold: float, as_json: bool) -> None:
