@@ -27,14 +27,14 @@ from facedex.indexer.vision.rewrite import split_prelu
 INPUT = ModelInput(channels=ChannelOrder.BGR, mean=127.5, scale=1 / 127.5)
 
 
-def small_net(*, height: int | str = 16, width: int | str = 16) -> ModelProto:
-    """Convolution, PReLU, convolution, PReLU, mean: the building blocks of an ArcFace net."""
+def small_net(*, height: int | str = 16, width: int | str = 16, steepest: float = 0.5) -> ModelProto:
+    """Convolution, PReLU, convolution, PReLU, mean: the building blocks of an ArcFace net; slopes up to `steepest`."""
     generator = np.random.default_rng(3)
     weights = {
         "first": generator.normal(size=(8, 3, 3, 3)),
-        "first_slope": generator.uniform(-0.5, 0.5, size=(8, 1, 1)),
+        "first_slope": generator.uniform(-0.5, steepest, size=(8, 1, 1)),
         "second": generator.normal(size=(4, 8, 3, 3)),
-        "second_slope": generator.uniform(-0.5, 0.5, size=(4, 1, 1)),
+        "second_slope": generator.uniform(-0.5, steepest, size=(4, 1, 1)),
     }
     nodes = [
         helper.make_node("Conv", ["x", "first"], ["a"]),
@@ -71,7 +71,7 @@ def with_other_slopes(model: ModelProto) -> ModelProto:
     """A wrong rewrite: it has no PReLU any more, and other results."""
     rewritten = split_prelu(model)
     for tensor in rewritten.graph.initializer:
-        if tensor.name == "second_slope":
+        if tensor.name == "d/factors":
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
     return rewritten
 
@@ -83,13 +83,49 @@ def with_a_loose_end(model: ModelProto) -> ModelProto:
     return rewritten
 
 
-def test_a_net_without_prelu_gives_the_same_result() -> None:
-    model = small_net()
+def with_a_shared_slope(model: ModelProto) -> ModelProto:
+    """One slope for all channels of the first PReLU."""
+    for tensor in model.graph.initializer:
+        if tensor.name == "first_slope":
+            tensor.CopyFrom(numpy_helper.from_array(np.full((1, 1, 1), 0.25, np.float32), tensor.name))
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [small_net(), small_net(steepest=3.0), with_a_shared_slope(small_net())],
+    ids=["gentle", "steep", "shared slope"],
+)
+def test_a_net_without_prelu_gives_the_same_result(model: ModelProto) -> None:
     original = Network("small", model.SerializeToString())
     rewritten = Network("small", split_prelu(model).SerializeToString())
     tensor = random_input(INPUT, (16, 16))
     assert "PRelu" not in {node.op_type for node in split_prelu(model).graph.node}
     assert largest_deviation(original.run(tensor), rewritten.run(tensor)) < 1e-6
+
+
+def quantised_net() -> ModelProto:
+    """The same net with its input rounded to eight bits, as quantised nets round between layers."""
+    model = small_net()
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.01, np.float32), "step"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(128, np.uint8), "zero"))
+    rounding = [
+        helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["rounded"]),
+    ]
+    nodes = list(model.graph.node)
+    nodes[0].input[0] = "rounded"
+    del model.graph.node[:]
+    model.graph.node.extend([*rounding, *nodes])
+    return model
+
+
+def test_a_quantised_net_without_prelu_gives_the_same_bits() -> None:
+    model = quantised_net()
+    rewritten = Network("small", split_prelu(model).SerializeToString())
+    tensor = random_input(INPUT, (16, 16))
+    assert "PRelu" not in {node.op_type for node in split_prelu(model).graph.node}
+    assert largest_deviation(Network("small", model.SerializeToString()).run(tensor), rewritten.run(tensor)) == 0
 
 
 @pytest.mark.parametrize("wrong_rewrite", [with_other_slopes, with_a_loose_end])
