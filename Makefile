@@ -12,7 +12,7 @@ install: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --quiet --constraint requirements.lock --editable '.[server,postgres]' --group dev
+	$(BIN)/pip install --quiet --quiet --constraint requirements.lock --editable '.[server,postgres,calibration]' --group dev
 	touch $@
 
 demo: install

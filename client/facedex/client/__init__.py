@@ -68,7 +68,7 @@ from facedex.client.identities import (
     Template,
 )
 from facedex.client.retry import RetryPolicy
-from facedex.client.servers import ModelInfo, ServerInfo
+from facedex.client.servers import IndexInfo, ModelInfo, ServerInfo
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -109,6 +109,7 @@ __all__ = [
     "IdentifyRequest",
     "Identity",
     "IdentityNotFoundError",
+    "IndexInfo",
     "InvalidRequestError",
     "InvalidTargetError",
     "InvalidVectorError",

@@ -38,7 +38,7 @@ from facedex.client.identities import (
     Identity,
     Template,
 )
-from facedex.client.servers import ModelInfo, ServerInfo
+from facedex.client.servers import IndexInfo, ModelInfo, ServerInfo
 from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -137,6 +137,22 @@ def server_info(message: operations_pb2.GetServerInfoResponse) -> ServerInfo:
         max_image_pixels=message.max_image_pixels,
         max_message_bytes=message.max_message_bytes,
         max_concurrent_requests=message.max_concurrent_requests,
+        loaded_share=message.loaded_share,
+        indexes=tuple(_index_info(each) for each in message.indexes),
+        index_checked_total=message.index_checked_total,
+        index_missed_total=message.index_missed_total,
+    )
+
+
+def _index_info(message: operations_pb2.IndexInfo) -> IndexInfo:
+    return IndexInfo(
+        gallery=message.gallery,
+        template_count=message.template_count,
+        revision=message.revision,
+        bits_per_component=message.bits_per_component,
+        operating_score=message.operating_score,
+        share_compared_exactly=message.share_compared_exactly,
+        reason=message.reason,
     )
 
 

@@ -97,6 +97,9 @@ def _print_info(info: ServerInfo) -> None:
         "photographs": f"up to {info.max_image_bytes / 2**20:g} MiB and {info.max_image_pixels / 1e6:g} megapixels",
         "messages": f"up to {info.max_message_bytes / 2**20:g} MiB",
         "requests": f"up to {info.max_concurrent_requests} at the same time",
+        "loaded": f"{info.loaded_share:.0%}",
+        **{f"gallery {each.gallery}": f"{each.template_count} templates; {each.reason}" for each in info.indexes},
+        "search checks": f"{info.index_checked_total} searches done again exactly, {info.index_missed_total} identities missed",
     }
     print_table(details(rows))
 

@@ -17,8 +17,29 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """How a gallery is searched, and why so.
+
+    The codes have `bits_per_component`, 0 where every template is compared exactly. They were chosen for the cosine
+    `operating_score`, where `share_compared_exactly` of the templates are compared exactly after the scan.
+    """
+
+    gallery: str
+    template_count: int
+    revision: int
+    bits_per_component: float
+    operating_score: float
+    share_compared_exactly: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """The server's version, models and limits."""
+    """The server's version, models, limits and indexes.
+
+    `loaded_share` is 1 when the server answers. Of `index_checked_total` searches that were done again exactly, the fast
+    index had missed `index_missed_total` identities.
+    """
 
     version: str
     detector: ModelInfo
@@ -27,3 +48,7 @@ class ServerInfo:
     max_image_pixels: int
     max_message_bytes: int
     max_concurrent_requests: int
+    loaded_share: float
+    indexes: tuple[IndexInfo, ...]
+    index_checked_total: int
+    index_missed_total: int

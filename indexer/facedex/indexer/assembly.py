@@ -11,6 +11,7 @@ from facedex.indexer.indexes import Indexes, SearchSettings
 from facedex.indexer.vision.memory import keep_freed_memory
 from facedex.indexer.vision.models import ModelFolder
 from facedex.indexer.vision.pipelines import Pipelines
+from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from facedex.indexer.vision.decode import ImageLimits
 
 
-def assemble_galleries(
+def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything)
     store: Store,
     *,
     data: Path,
@@ -27,6 +28,7 @@ def assemble_galleries(
     embedder: str,
     limits: ImageLimits,
     workers: int,
+    smallest_face_px: float = SMALLEST_FACE_PX,
     search: SearchSettings | None = None,
 ) -> Galleries:
     """The galleries of a store, with the models and snapshots of a data folder.
@@ -37,7 +39,13 @@ def assemble_galleries(
     """
     cv2.setNumThreads(1)  # each request has a core of its own; threads inside it would only take turns
     keep_freed_memory()
-    pipelines = Pipelines(ModelFolder(data / "models"), detector=detector, limits=limits, workers=workers)
+    pipelines = Pipelines(
+        ModelFolder(data / "models"),
+        detector=detector,
+        limits=limits,
+        workers=workers,
+        smallest_face_px=smallest_face_px,
+    )
     return Galleries(
         store,
         pipeline=pipelines.of_name(embedder),

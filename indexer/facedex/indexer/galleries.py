@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from facedex.indexer.indexes import Indexes
+    from facedex.indexer.search.shadow import Shadow
     from facedex.indexer.store.records import GalleryRecord
     from facedex.indexer.store.store import Store
     from facedex.indexer.vision.manifest import ModelManifest
@@ -42,6 +43,7 @@ class Galleries:
         self._pipelines = pipelines
         self._indexes = indexes
         self._galleries: dict[str, Gallery] = {}
+        self._loading: Gallery | None = None
         self._enrollers: dict[int, Enroller] = {}
         self._opening = threading.Lock()
 
@@ -53,6 +55,24 @@ class Galleries:
     def pipeline(self) -> FacePipeline:
         """The pipeline of new galleries."""
         return self._pipeline
+
+    @property
+    def opened(self) -> tuple[Gallery, ...]:
+        """The galleries that are loaded, by name."""
+        return tuple(gallery for _, gallery in sorted(self._galleries.items()))
+
+    @property
+    def shadow(self) -> Shadow:
+        """What the checks of live searches found."""
+        return self._indexes.shadow
+
+    def loaded_share(self) -> float:
+        """How much of all change logs is in the indexes, 0 to 1."""
+        revisions = dict(self._store.revisions().values())
+        loading = self._loading
+        loaded = [*self._galleries.values(), *([] if loading is None else [loading])]
+        applied = {gallery.record.id: min(gallery.revision, revisions.get(gallery.record.id, 0)) for gallery in loaded}
+        return sum(applied.values()) / max(1, sum(revisions.values()))
 
     def create(self, name: str, policy: GalleryPolicy) -> GalleryRecord:
         """A new, empty gallery of the default model."""
@@ -148,7 +168,9 @@ class Galleries:
             if gallery is None:
                 record = self._store.gallery(name)
                 gallery = Gallery(record, store=self._store, indexes=self._indexes)
+                self._loading = gallery
                 gallery.catch_up()
+                self._loading = None
                 self._galleries[name] = gallery
             return gallery
 

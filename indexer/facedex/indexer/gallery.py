@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.indexes import Indexes
+    from facedex.indexer.search.code_choice import CodeChoice
     from facedex.indexer.search.template_index import Hit, TemplateIndex
     from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
     from facedex.indexer.store.store import Enrolled, Erased, Store
@@ -83,6 +84,11 @@ class Gallery:
     def template_count(self) -> int:
         """Number of templates that a search may return."""
         return len(self._index)
+
+    @property
+    def search_plan(self) -> CodeChoice:
+        """The codes that its templates have for the scan, and why."""
+        return self._index.choice
 
     @property
     def store(self) -> Store:

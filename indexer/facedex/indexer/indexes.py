@@ -6,7 +6,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facedex.indexer.identification import operating_point
+from facedex.indexer.policy import policy_from_json
+from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.fast import FastIndex
+from facedex.indexer.search.shadow import Shadow
 from facedex.indexer.search.snapshot import Snapshot, SnapshotKey, SnapshotRejected, read_snapshot, write_snapshot
 
 if TYPE_CHECKING:
@@ -20,6 +24,16 @@ logger = logging.getLogger(__name__)
 # A smaller gallery is read from the store as fast as from a file.
 LEAST_ROWS = 10_000
 SECRET = "snapshot"  # noqa: S105  (the name of the key, not the key)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How the searches of a process are done."""
+
+    threads: int = 1
+    """Cores that share one search of a large gallery."""
+    check_every: int = 1_000
+    """One search in so many is done again exactly, to count what was missed; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +51,28 @@ class Indexes:
     history is dropped with a log line, and the index is built from the store.
     """
 
-    def __init__(self, store: Store, folder: Path | None = None, *, least_rows: int = LEAST_ROWS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path | None = None,
+        *,
+        least_rows: int = LEAST_ROWS,
+        search: SearchSettings | None = None,
+    ) -> None:
+        search = search or SearchSettings()
         self._store = store
         self._folder = folder
         self._least_rows = least_rows
+        self._crew = Crew(search.threads)
+        self.shadow = Shadow(search.check_every)
 
     def empty(self, gallery: GalleryRecord) -> FastIndex:
-        return FastIndex(gallery.model.dimension)
+        """An index for the gallery's model, whose codes are chosen for its threshold."""
+        policy = policy_from_json(gallery.policy)
+        point = operating_point(gallery.model, policy.decision, requested=None)
+        return FastIndex(
+            gallery.model.dimension, operating_score=point.lowest_score, crew=self._crew, shadow=self.shadow
+        )
 
     def opened(self, gallery: GalleryRecord) -> OpenedIndex:
         """The index of the newest usable snapshot, else an empty one at revision 0."""

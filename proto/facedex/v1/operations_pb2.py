@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x61\x63\x65\x64\x65x/v1/operations.proto\x12\nfacedex.v1\"\x16\n\x14GetServerInfoRequest\"\xe9\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x08\x64\x65tector\x18\x02 \x01(\x0b\x32\x15.facedex.v1.ModelInfo\x12\'\n\x08\x65mbedder\x18\x03 \x01(\x0b\x32\x15.facedex.v1.ModelInfo\x12\x17\n\x0fmax_image_bytes\x18\x04 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x1f\n\x17max_concurrent_requests\x18\x07 \x01(\x05\"\xb4\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x16\n\x0e\x63ommercial_use\x18\x04 \x01(\x08\x12\x11\n\tdimension\x18\x05 \x01(\x05\x12\x1e\n\x11\x64\x65\x66\x61ult_threshold\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fthreshold_basis\x18\x07 \x01(\tB\x14\n\x12_default_threshold2i\n\x11OperationsService\x12T\n\rGetServerInfo\x12 .facedex.v1.GetServerInfoRequest\x1a!.facedex.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x61\x63\x65\x64\x65x/v1/operations.proto\x12\nfacedex.v1\"\x16\n\x14GetServerInfoRequest\"\xe0\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x08\x64\x65tector\x18\x02 \x01(\x0b\x32\x15.facedex.v1.ModelInfo\x12\'\n\x08\x65mbedder\x18\x03 \x01(\x0b\x32\x15.facedex.v1.ModelInfo\x12\x17\n\x0fmax_image_bytes\x18\x04 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x1f\n\x17max_concurrent_requests\x18\x07 \x01(\x05\x12\x14\n\x0cloaded_share\x18\x08 \x01(\x01\x12&\n\x07indexes\x18\t \x03(\x0b\x32\x15.facedex.v1.IndexInfo\x12\x1b\n\x13index_checked_total\x18\n \x01(\x03\x12\x1a\n\x12index_missed_total\x18\x0b \x01(\x03\"\xab\x01\n\tIndexInfo\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x16\n\x0etemplate_count\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x1a\n\x12\x62its_per_component\x18\x04 \x01(\x01\x12\x17\n\x0foperating_score\x18\x05 \x01(\x01\x12\x1e\n\x16share_compared_exactly\x18\x06 \x01(\x01\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\xb4\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x16\n\x0e\x63ommercial_use\x18\x04 \x01(\x08\x12\x11\n\tdimension\x18\x05 \x01(\x05\x12\x1e\n\x11\x64\x65\x66\x61ult_threshold\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fthreshold_basis\x18\x07 \x01(\tB\x14\n\x12_default_threshold2i\n\x11OperationsService\x12T\n\rGetServerInfo\x12 .facedex.v1.GetServerInfoRequest\x1a!.facedex.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=43
   _globals['_GETSERVERINFOREQUEST']._serialized_end=65
   _globals['_GETSERVERINFORESPONSE']._serialized_start=68
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=301
-  _globals['_MODELINFO']._serialized_start=304
-  _globals['_MODELINFO']._serialized_end=484
-  _globals['_OPERATIONSSERVICE']._serialized_start=486
-  _globals['_OPERATIONSSERVICE']._serialized_end=591
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=420
+  _globals['_INDEXINFO']._serialized_start=423
+  _globals['_INDEXINFO']._serialized_end=594
+  _globals['_MODELINFO']._serialized_start=597
+  _globals['_MODELINFO']._serialized_end=777
+  _globals['_OPERATIONSSERVICE']._serialized_start=779
+  _globals['_OPERATIONSSERVICE']._serialized_end=884
 # @@protoc_insertion_point(module_scope)

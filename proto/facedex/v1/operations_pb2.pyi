@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -46,6 +48,10 @@ class GetServerInfoResponse(_message.Message):
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
+    LOADED_SHARE_FIELD_NUMBER: _builtins.int
+    INDEXES_FIELD_NUMBER: _builtins.int
+    INDEX_CHECKED_TOTAL_FIELD_NUMBER: _builtins.int
+    INDEX_MISSED_TOTAL_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of facedex, as in its changelog."""
     max_image_bytes: _builtins.int
@@ -56,6 +62,12 @@ class GetServerInfoResponse(_message.Message):
     """Most bytes of one gRPC message."""
     max_concurrent_requests: _builtins.int
     """Most requests handled at the same time; further ones get RESOURCE_EXHAUSTED with a time to wait."""
+    loaded_share: _builtins.float
+    """1 when the server answers; while it starts, how much of its galleries is loaded."""
+    index_checked_total: _builtins.int
+    """Live searches that were done again exactly since the server started, to check the fast index."""
+    index_missed_total: _builtins.int
+    """Identities that an exact search found and the fast index had missed."""
     @_builtins.property
     def detector(self) -> Global___ModelInfo:
         """The detector that finds faces."""
@@ -63,6 +75,10 @@ class GetServerInfoResponse(_message.Message):
     @_builtins.property
     def embedder(self) -> Global___ModelInfo:
         """The embedder that new galleries get."""
+
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexInfo]:
+        """The indexes of the galleries, by name."""
 
     def __init__(
         self,
@@ -74,14 +90,64 @@ class GetServerInfoResponse(_message.Message):
         max_image_pixels: _builtins.int = ...,
         max_message_bytes: _builtins.int = ...,
         max_concurrent_requests: _builtins.int = ...,
+        loaded_share: _builtins.float = ...,
+        indexes: _abc.Iterable[Global___IndexInfo] | None = ...,
+        index_checked_total: _builtins.int = ...,
+        index_missed_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "embedder", b"embedder", "max_concurrent_requests", b"max_concurrent_requests", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "embedder", b"embedder", "index_checked_total", b"index_checked_total", "index_missed_total", b"index_missed_total", "indexes", b"indexes", "loaded_share", b"loaded_share", "max_concurrent_requests", b"max_concurrent_requests", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class IndexInfo(_message.Message):
+    """How a gallery is searched, and why so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    TEMPLATE_COUNT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    BITS_PER_COMPONENT_FIELD_NUMBER: _builtins.int
+    OPERATING_SCORE_FIELD_NUMBER: _builtins.int
+    SHARE_COMPARED_EXACTLY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """The gallery's name."""
+    template_count: _builtins.int
+    """Templates that a search may return."""
+    revision: _builtins.int
+    """How far the change log has been applied."""
+    bits_per_component: _builtins.float
+    """Bits of code a component of a vector; 0 where every template is compared exactly."""
+    operating_score: _builtins.float
+    """The cosine that the codes were chosen for."""
+    share_compared_exactly: _builtins.float
+    """Share of the templates that a search at that cosine compares exactly, after the scan."""
+    reason: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        template_count: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        bits_per_component: _builtins.float = ...,
+        operating_score: _builtins.float = ...,
+        share_compared_exactly: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits_per_component", b"bits_per_component", "gallery", b"gallery", "operating_score", b"operating_score", "reason", b"reason", "revision", b"revision", "share_compared_exactly", b"share_compared_exactly", "template_count", b"template_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexInfo: _TypeAlias = IndexInfo  # noqa: Y015
 
 @_typing.final
 class ModelInfo(_message.Message):

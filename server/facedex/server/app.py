@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.indexes import SearchSettings
 from facedex.indexer.store.store import Store
 from facedex.server.admission import Admission, Places
 from facedex.server.enrolment_service import EnrolmentService
@@ -20,6 +21,7 @@ from facedex.server.identification_service import IdentificationService
 from facedex.server.interceptor import CallInterceptor
 from facedex.server.operations_service import OperationsService
 from facedex.server.patience import Patience
+from facedex.server.readiness import Readiness
 from facedex.server.stop_signal import StopSignal
 from facedex.v1 import (
     enrolment_pb2,
@@ -81,19 +83,24 @@ class App:
             embedder=settings.embedder,
             limits=settings.image_limits,
             workers=settings.workers,
+            smallest_face_px=settings.smallest_face_px,
+            search=SearchSettings(threads=settings.workers, check_every=settings.check_every),
         )
         self._health = health.HealthServicer()
         self._patience = Patience()
-        self._server = build_server(settings, self._galleries, self._health, self._patience)
+        self._readiness = Readiness(self._galleries.loaded_share)
+        self._server = build_server(settings, self._galleries, self._health, self._patience, self._readiness)
         self.address = _bind(self._server, settings.listen)
         self._follower = Follower(self._galleries, interval_seconds=settings.follow_interval_seconds)
 
     def start(self) -> None:
-        """Loads every gallery, then serves."""
-        self._galleries.follow()
+        """Loads every gallery, then serves. Until then, callers are told how far it is."""
+        self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.start()
-        self._follower.start()
         self._patience.start()
+        self._galleries.follow()
+        self._readiness.declare()
+        self._follower.start()
         self._tell_health(health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
@@ -111,7 +118,11 @@ class App:
 
 
 def build_server(
-    settings: Settings, galleries: Galleries, health_servicer: health.HealthServicer, patience: Patience
+    settings: Settings,
+    galleries: Galleries,
+    health_servicer: health.HealthServicer,
+    patience: Patience,
+    readiness: Readiness,
 ) -> grpc.Server:
     places = Places(
         requests=Admission(settings.max_concurrent_requests),
@@ -122,7 +133,7 @@ def build_server(
     )
     server = grpc.server(
         futures.ThreadPoolExecutor(places.count + SPARE_THREADS, thread_name_prefix="call"),
-        interceptors=[CallInterceptor(places, patience)],
+        interceptors=[CallInterceptor(places, patience, readiness)],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -134,7 +145,9 @@ def build_server(
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(galleries), server)
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(galleries), server)
     identification_pb2_grpc.add_IdentificationServiceServicer_to_server(IdentificationService(galleries), server)
-    operations_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsService(galleries, settings), server)
+    operations_pb2_grpc.add_OperationsServiceServicer_to_server(
+        OperationsService(galleries, settings, readiness), server
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server

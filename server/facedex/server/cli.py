@@ -12,6 +12,7 @@ from facedex.indexer.errors import IndexerError
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
+from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import available_cores
 from facedex.server.app import AddressInUse, AddressInvalid, serve
 from facedex.server.log import configure_logging
@@ -47,6 +48,10 @@ def serve_command(
     embedder: Annotated[
         str, typer.Option(envvar="FACEDEX_EMBEDDER", help="Model of new galleries.")
     ] = BUILTIN_EMBEDDER,
+    smallest_face_px: Annotated[
+        float,
+        typer.Option(envvar="FACEDEX_SMALLEST_FACE_PX", min=10, help="Shorter side of the smallest face looked for."),
+    ] = SMALLEST_FACE_PX,
     max_image_bytes: Annotated[
         int, typer.Option(envvar="FACEDEX_MAX_IMAGE_BYTES", min=1, help="Largest photograph in bytes.")
     ] = DEFAULT_LIMITS.max_bytes,
@@ -68,6 +73,9 @@ def serve_command(
     follow_interval_seconds: Annotated[
         float, typer.Option(envvar="FACEDEX_FOLLOW_INTERVAL_SECONDS", min=0.01, help="How soon others' changes show.")
     ] = 0.25,
+    check_every: Annotated[
+        int, typer.Option(envvar="FACEDEX_CHECK_EVERY", min=0, help="One search in so many is checked by an exact one.")
+    ] = 1_000,
     drain_seconds: Annotated[
         float, typer.Option(envvar="FACEDEX_DRAIN_SECONDS", min=0, help="Time for calls in flight after SIGTERM.")
     ] = 10.0,
@@ -80,12 +88,14 @@ def serve_command(
         database=database,
         detector=detector,
         embedder=embedder,
+        smallest_face_px=smallest_face_px,
         image_limits=ImageLimits(max_bytes=max_image_bytes, max_pixels=max_image_pixels),
         max_message_bytes=max_message_bytes,
         max_concurrent_requests=max_concurrent_requests,
         max_concurrent_streams=max_concurrent_streams,
         workers=workers,
         follow_interval_seconds=follow_interval_seconds,
+        check_every=check_every,
         drain_seconds=drain_seconds,
     )
     try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from facedex.server.admission import Places
     from facedex.server.patience import Patience
+    from facedex.server.readiness import Readiness
 
 logger = structlog.get_logger("facedex.server")
 # A photograph of the largest size arrives in this time at 3 Mbit/s.
@@ -34,9 +35,10 @@ class CallInterceptor(grpc.ServerInterceptor):
     message is waited for, so that callers who send slowly, or nothing, cannot hold more than their share of the threads.
     """
 
-    def __init__(self, places: Places, patience: Patience) -> None:
+    def __init__(self, places: Places, patience: Patience, readiness: Readiness) -> None:
         self._places = places
         self._patience = patience
+        self._readiness = readiness
 
     def intercept_service(
         self,
@@ -60,6 +62,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _unary(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with _told(method, context), self._places.of_calls(method).place():
+                self._readiness.require(method)
                 return handler.unary_unary(self._only(messages, handler, context), context)
 
         return call
@@ -67,6 +70,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _watch(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with _told(method, context), self._places.of_streams(method).place():
+                self._readiness.require(method)
                 answers = handler.unary_stream(self._only(messages, handler, context), context)
                 with self._patience.waiting(context, seconds=math.inf):
                     yield from answers
@@ -76,6 +80,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _stream(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with _told(method, context), self._places.of_streams(method).place():
+                self._readiness.require(method)
                 yield from handler.stream_stream(self._each(messages, handler, context), context)
 
         return call

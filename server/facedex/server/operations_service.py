@@ -9,16 +9,19 @@ if TYPE_CHECKING:
     import grpc
 
     from facedex.indexer.galleries import Galleries
+    from facedex.indexer.gallery import Gallery
     from facedex.indexer.vision.manifest import ModelManifest
+    from facedex.server.readiness import Readiness
     from facedex.server.settings import Settings
 
 
 class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
     """Tells what runs here."""
 
-    def __init__(self, galleries: Galleries, settings: Settings) -> None:
+    def __init__(self, galleries: Galleries, settings: Settings, readiness: Readiness) -> None:
         self._galleries = galleries
         self._settings = settings
+        self._readiness = readiness
 
     def GetServerInfo(
         self, request: operations_pb2.GetServerInfoRequest, context: grpc.ServicerContext
@@ -32,7 +35,24 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
             max_image_pixels=self._settings.image_limits.max_pixels,
             max_message_bytes=self._settings.max_message_bytes,
             max_concurrent_requests=self._settings.max_concurrent_requests,
+            loaded_share=self._readiness.share,
+            indexes=[_index_info(gallery) for gallery in self._galleries.opened],
+            index_checked_total=self._galleries.shadow.checked,
+            index_missed_total=self._galleries.shadow.missed,
         )
+
+
+def _index_info(gallery: Gallery) -> operations_pb2.IndexInfo:
+    plan = gallery.search_plan
+    return operations_pb2.IndexInfo(
+        gallery=gallery.record.name,
+        template_count=gallery.template_count,
+        revision=gallery.revision,
+        bits_per_component=plan.bits_per_component,
+        operating_score=plan.operating_score,
+        share_compared_exactly=plan.share_looked_at,
+        reason=plan.reason,
+    )
 
 
 def _model_info(manifest: ModelManifest) -> operations_pb2.ModelInfo:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
+from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Settings:
     detector: str = BUILTIN_DETECTOR
     embedder: str = BUILTIN_EMBEDDER
     """Model of new galleries."""
+    smallest_face_px: float = SMALLEST_FACE_PX
+    """Shorter side of the smallest face that is looked for, in pixels of the photograph; larger is faster."""
     image_limits: ImageLimits = field(default_factory=ImageLimits)
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     max_concurrent_requests: int = 64
@@ -35,6 +38,8 @@ class Settings:
     """Photographs that are worked on at the same time."""
     follow_interval_seconds: float = 0.25
     """How often the change log is read for changes of other processes."""
+    check_every: int = 1_000
+    """One search in so many is done again exactly, to count what the fast index missed; 0: none."""
     drain_seconds: float = 10.0
     """How long requests in flight may take after SIGTERM."""
 

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from facedex.indexer import errors
 from facedex.indexer.vision import errors as vision_errors
 from facedex.server.admission import Overloaded, Stopping
+from facedex.server.readiness import Loading
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -33,6 +34,7 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (vision_errors.ImageRefused, grpc.StatusCode.INVALID_ARGUMENT),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (Stopping, grpc.StatusCode.UNAVAILABLE),
+    (Loading, grpc.StatusCode.UNAVAILABLE),
 )
 UNEXPECTED = "the server failed in a way that it should not; its log has the details under this request's time"
 
@@ -85,7 +87,7 @@ def _details(error: Exception) -> tuple[Message, ...]:
     if isinstance(error, errors.InvalidArgument):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
         return (error_details_pb2.BadRequest(field_violations=[violation]),)
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | Loading):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         return (retry,)

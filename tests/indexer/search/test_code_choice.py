@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.indexer.search.oracle import Oracle, unit_vectors
 
-from facedex.indexer.search.code_choice import chosen_codes
+from facedex.indexer.search.code_choice import CodeChoice, cheapest, chosen_codes
 from facedex.indexer.search.code_fit import CodeFit, measured_fit
 from facedex.indexer.search.codebook import FULL_RATE, HALF_RATE, codebooks
 from facedex.indexer.search.fast import FastIndex, FastSettings
@@ -60,13 +60,11 @@ def test_every_row_is_scored_where_no_codes_can_tell_mates_from_others() -> None
     assert choice.reason.startswith("exact")
 
 
-def test_codes_that_miss_their_planted_mates_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(vectors: NDArray[np.float32], codebook: object, *, mate_cosine: float) -> CodeFit:
-        return CodeFit(gain=0.66, noise=0.01, centre=0.0, spread=0.02, checked=4_096, missed=3)
-
-    monkeypatch.setattr("facedex.indexer.search.code_choice.measured_fit", careless)
-    choice = chosen_codes(unit_vectors(300, seed=1), codebooks(64, BOTH_RATES), operating_score=0.6)
-    assert choice.codebook is None
+@pytest.mark.parametrize(("missed", "taken"), [(2, True), (3, False)])
+def test_codes_that_miss_their_planted_mates_are_not_taken(missed: int, *, taken: bool) -> None:
+    fit = CodeFit(gain=0.66, noise=0.01, centre=0.0, spread=0.02, checked=4_096, missed=missed)
+    (book,) = codebooks(64, (FULL_RATE,))
+    assert (cheapest([CodeChoice(book, fit, 0.6)]).codebook is book) is taken
 
 
 def test_vectors_that_the_codes_fit_badly_are_found_all_the_same() -> None:

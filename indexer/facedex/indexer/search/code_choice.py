@@ -49,10 +49,14 @@ class CodeChoice:
     def reason(self) -> str:
         """For people."""
         if self.fit is None:
-            return f"exact: at cosine {self.operating_score:.2f} no codes lose fewer than 1 mate in 10 000 and save time"
+            return (
+                "exact: the gallery is small, or no codes lose fewer than 1 mate in 10 000 "
+                f"at cosine {self.operating_score:.2f} and save time"
+            )
         return (
-            f"{self.bits_per_component:g} bit a component: at cosine {self.operating_score:.2f} {self.share_looked_at:.2%} of the rows "
-            f"are scored exactly; {self.fit.missed} of {self.fit.checked} planted mates were missed"
+            f"{self.bits_per_component:g} bit a component: at cosine {self.operating_score:.2f} "
+            f"{self.share_looked_at:.2%} of the templates are compared exactly; "
+            f"{self.fit.missed} of {self.fit.checked} planted mates were missed"
         )
 
 
@@ -64,7 +68,12 @@ def chosen_codes(
     The loss is kept by how many rows are scored exactly after the scan, so shorter codes pay only where the operating
     score stands clear of other people's scores.
     """
-    fits = [(each, measured_fit(vectors, each, mate_cosine=operating_score)) for each in candidates]
-    exact = CodeChoice(None, None, operating_score)
-    choices = [CodeChoice(codebook, fit, operating_score) for codebook, fit in fits if fit.keeps_target]
-    return min([exact, *choices], key=lambda choice: choice.row_ns)
+    fits = [measured_fit(vectors, each, mate_cosine=operating_score) for each in candidates]
+    return cheapest([CodeChoice(book, fit, operating_score) for book, fit in zip(candidates, fits, strict=True)])
+
+
+def cheapest(candidates: Sequence[CodeChoice]) -> CodeChoice:
+    """The fastest of those that keep the target, or no codes."""
+    kept = [each for each in candidates if each.fit is not None and each.fit.keeps_target]
+    exact = CodeChoice(None, None, candidates[0].operating_score)
+    return min([*kept, exact], key=lambda choice: choice.row_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import faiss
@@ -14,6 +15,7 @@ from facedex.indexer.search.codebook import FULL_RATE, HALF_RATE, codebooks, joi
 from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import Block
 from facedex.indexer.search.segment import Codes, Rows, Segment
+from facedex.indexer.search.shadow import Shadow
 from facedex.indexer.search.snapshot import PartState, restored_segments
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 from facedex.indexer.search.two_looks import LookSettings, View
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.search.codebook import Codebook
-    from facedex.indexer.search.snapshot import Snapshot
+    from facedex.indexer.search.shadow import Shadow
+from facedex.indexer.search.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,13 @@ class FastIndex:
         *,
         operating_score: float = 0.4,
         crew: Crew | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._dimension = dimension
         self._settings = settings or FastSettings()
         self._operating_score = operating_score
         self._crew = crew or Crew(1)
+        self._shadow = shadow or Shadow(0)
         # Replaced as a whole, never changed: a search works on the parts that it found.
         self._blocks: tuple[Block, ...] = ()
         self._segments: tuple[Segment, ...] = ()
@@ -96,9 +101,9 @@ class FastIndex:
         return self._segments
 
     @property
-    def choice(self) -> CodeChoice | None:
-        """The codes that the newest segments have, and why; None where all rows are compared exactly."""
-        return self._choice
+    def choice(self) -> CodeChoice:
+        """The codes that new segments get, and why."""
+        return self._choice or CodeChoice(None, None, self._operating_score)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Makes this index, while it is empty, what it was when the snapshot was taken."""
@@ -283,7 +288,12 @@ class FastIndex:
         # Blocks first: a block that becomes a segment in between is then seen twice, not missed.
         blocks, segments = self._blocks, self._segments
         view = View((*blocks, *segments), scope=scope, settings=self._settings.look, crew=self._crew)
-        return view.search(probes, limit=limit, min_score=min_score)
+        found = view.search(probes, limit=limit, min_score=min_score)
+        if segments:
+            for probe, hits in zip(probes, found, strict=True):
+                exact = partial(view.exact, probe, limit=limit, min_score=min_score)
+                self._shadow.consider(hits, exact, limit=limit)
+        return found
 
 
 def _half(part: Block | Segment) -> Rows:
