@@ -11,10 +11,16 @@ from typing import Any, Protocol
 
 import faiss
 import numpy as np
+from benchmarks.filled_store import GALLERY, fill_store, fitted_model
+from benchmarks.server_process import ServerProcess
 from benchmarks.vectors import Faces
 from numpy.typing import NDArray
 
-from facedex.indexer.search.fast import FastIndex
+from facedex.client import Client, Vector
+from facedex.indexer.search.codebook import FULL_RATE, HALF_RATE
+from facedex.indexer.search.crew import Crew
+from facedex.indexer.search.fast import FastIndex, FastSettings
+from facedex.indexer.vision.workbench import available_cores
 
 CHUNK_ROWS = 50_000
 CANDIDATES = 5
@@ -48,11 +54,15 @@ def chunks(faces: Faces) -> list[tuple[int, int]]:
 class Facedex:
     """The product's index, at a threshold (the operating point) as a server uses it."""
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, *, threads: int, code_rates: tuple[int, ...]) -> None:
         self._threshold = threshold
+        self._crew = Crew(threads)
+        self._settings = FastSettings(code_rates=code_rates)
 
     def build(self, faces: Faces) -> None:
-        self._index = FastIndex(faces.templates.shape[1])
+        self._index = FastIndex(
+            faces.templates.shape[1], self._settings, operating_score=self._threshold, crew=self._crew
+        )
         for start, stop in chunks(faces):
             numbers = list(range(start + 1, stop + 1))
             self._index.add(numbers, numbers, faces.rows(start, stop))
@@ -67,6 +77,33 @@ class Facedex:
 
     def close(self) -> None:
         del self._index
+
+
+class FacedexServer:
+    """The product as its users have it: a server process, and its client over gRPC."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._stack = ExitStack()
+
+    def build(self, faces: Faces) -> None:
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        model = fitted_model(faces.templates.shape[1])
+        fill_store(folder / "data", faces.templates, model)
+        server = self._stack.enter_context(ServerProcess(folder / "data"))
+        self._client = self._stack.enter_context(Client.connect(server.address))
+        self._digest = model.digest
+
+    def search_one(self, probe: Vectors) -> int:
+        vector = Vector(probe.astype("<f4").tobytes(), self._digest)
+        (face,) = self._client.identify(GALLERY, vector, limit=CANDIDATES, threshold=self._threshold).faces
+        return int(face.candidates[0].identity.removeprefix("person-")) - 1 if face.candidates else -1
+
+    def search_batch(self, probes: Vectors) -> Rows:
+        return np.array([self.search_one(probe) for probe in probes])
+
+    def close(self) -> None:
+        self._stack.close()
 
 
 class FaissFlat:
@@ -221,16 +258,23 @@ class MilvusLite:
 
 
 def make_searchers(threshold: float) -> dict[str, Callable[[], Searcher]]:
-    """By name, in the order of the table."""
+    """By name, in the order of the table. "chosen": with the codes that self-calibration takes at the threshold."""
+    cores = available_cores()
     return {
-        "facedex": lambda: Facedex(threshold),
+        "facedex": lambda: Facedex(threshold, threads=cores, code_rates=(FULL_RATE,)),
+        "facedex-1-thread": lambda: Facedex(threshold, threads=1, code_rates=(FULL_RATE,)),
+        "facedex-chosen": lambda: Facedex(threshold, threads=cores, code_rates=(FULL_RATE, HALF_RATE)),
+        "facedex-chosen-1-thread": lambda: Facedex(threshold, threads=1, code_rates=(FULL_RATE, HALF_RATE)),
+        "facedex-server": lambda: FacedexServer(threshold),
         "faiss-flat": lambda: FaissFlat(threads=None),
         "faiss-flat-1-thread": lambda: FaissFlat(threads=1),
         "numpy": NumPy,
         "hnswlib-ef128": lambda: Hnswlib(ef=128),
         "hnswlib-ef512": lambda: Hnswlib(ef=512),
+        "hnswlib-ef4096": lambda: Hnswlib(ef=4_096),
         "usearch-ef128": lambda: Usearch(ef=128),
         "usearch-ef512": lambda: Usearch(ef=512),
         "pgvector-ef200": lambda: PgVector(ef=200),
+        "pgvector-ef1000": lambda: PgVector(ef=1_000),
         "milvus-lite": MilvusLite,
     }
