@@ -13,7 +13,7 @@ from facedex.indexer.vision.detector import Detector
 from facedex.indexer.vision.embedder import Embedder
 from facedex.indexer.vision.face import Box, Face, Landmarks, Quality
 from facedex.indexer.vision.findings import Findings
-from facedex.indexer.vision.scan import Checkpoint, Scan
+from facedex.indexer.vision.scan import SMALLEST_FACE_PX, Checkpoint, Scan
 from facedex.indexer.vision.workbench import Workbench, available_cores
 
 
@@ -65,7 +65,7 @@ class FacePipeline:
         embedder: Embedder,
         limits: ImageLimits | None = None,
         workbench: Workbench | None = None,
-        smallest_face_px: float = 20,
+        smallest_face_px: float = SMALLEST_FACE_PX,
     ) -> None:
         self.detector = detector
         self.embedder = embedder

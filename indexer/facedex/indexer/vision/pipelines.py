@@ -4,6 +4,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from facedex.indexer.vision.pipeline import FacePipeline
+from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -14,10 +15,19 @@ if TYPE_CHECKING:
 class Pipelines:
     """One detector with each embedder that somebody needs, loaded once; all of them share the machine's cores."""
 
-    def __init__(self, models: ModelFolder, *, detector: str, limits: ImageLimits, workers: int) -> None:
+    def __init__(
+        self,
+        models: ModelFolder,
+        *,
+        detector: str,
+        limits: ImageLimits,
+        workers: int,
+        smallest_face_px: float = SMALLEST_FACE_PX,
+    ) -> None:
         self._models = models
         self._detector = models.load_detector(detector)
         self._limits = limits
+        self._smallest_face_px = smallest_face_px
         self._workbench = Workbench(workers)
         self._loaded: dict[str, FacePipeline] = {}
         self._loading = threading.Lock()
@@ -32,6 +42,7 @@ class Pipelines:
                     embedder=self._models.load_embedder(embedder),
                     limits=self._limits,
                     workbench=self._workbench,
+                    smallest_face_px=self._smallest_face_px,
                 )
                 self._loaded[embedder] = pipeline
             return pipeline

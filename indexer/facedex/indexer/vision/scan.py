@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from facedex.indexer.vision.detector import Detector
 from facedex.indexer.vision.findings import Findings, join, suppress_overlaps
 
+SMALLEST_FACE_PX: Final = 20.0
+"""Shorter side of the smallest face that is looked for, unless somebody says otherwise."""
 _COARSE_SIDE: Final = 256
 """Longer side of the coarsest look: a face that fills the picture is then as large as the detectors know faces."""
 _FINE_SIDE: Final = 640
@@ -43,7 +45,7 @@ class Scan:
     """All the looks of one detector at a picture, joined into faces."""
 
     detector: Detector
-    smallest_face_px: float = 20
+    smallest_face_px: float = SMALLEST_FACE_PX
     """Shorter side of the smallest face to be found, in pixels of the full-size photograph."""
 
     def find(self, picture: NDArray[np.uint8], *, shrunk_by: int, checkpoint: Checkpoint) -> Findings:
