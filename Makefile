@@ -34,7 +34,13 @@ lint: install
 TEMPLATES ?= 100000
 bench: install
 	$(BIN)/pip install --quiet --group bench
+	$(BIN)/pip install --quiet --no-deps 'face_recognition>=1.3'
 	$(BIN)/python -m benchmarks.search --templates $(TEMPLATES) --json build/search.json --plot build/search.png
+	$(BIN)/python -m benchmarks.identify --json build/identify.json
+	$(BIN)/python -m benchmarks.embedding --json build/embedding.json
+	$(BIN)/python -m benchmarks.changes --sizes 10000,$(TEMPLATES) --json build/changes.json
+	$(BIN)/python -m benchmarks.restart --templates $(TEMPLATES) --json build/restart.json
+	$(BIN)/python -m benchmarks.crowd --templates $(TEMPLATES) --json build/crowd.json
 
 proto: install
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --grpc_python_out=proto \

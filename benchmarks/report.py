@@ -35,6 +35,11 @@ class Bar:
         return meets(self.measured, self.promised)
 
 
+def grouped(number: int) -> str:
+    """1 000 000 for a million."""
+    return f"{number:,}".replace(",", " ")
+
+
 def print_table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """The first column tells what a row is, all others hold figures."""
     table = Table(title=title)
