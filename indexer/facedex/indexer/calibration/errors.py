@@ -4,7 +4,10 @@ CalibrationError
 ├── ScoresInvalid      the arrays contradict each other, or what a score can be
 ├── NoSearches         a rate of nothing is asked for
 ├── TailDoesNotFit     the highest scores do not look like a tail that can be extended
-└── PromiseRefused     the data do not carry the target; says how many more identities would
+├── PromiseRefused     the data do not carry the target; says how many more identities would
+├── CertificateInvalid  the document is of another format, or was changed
+├── CertificateUnfit   it is of another model or another quality gate than the gallery
+└── NotCalibrated      a target is asked of a gallery that has no certificate
 """
 
 from __future__ import annotations
@@ -81,3 +84,36 @@ class PromiseRefused(CalibrationError):
         self.independent_searches = independent_searches
         self.doubtful_searches = doubtful_searches
         self.further_identities = further_identities
+
+
+class CertificateInvalid(CalibrationError):
+    """The document is of another format, or was changed."""
+
+    reason = "CERTIFICATE_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the certificate {problem}")
+        self.problem = problem
+
+
+class CertificateUnfit(CalibrationError):
+    """The certificate promises nothing for this gallery."""
+
+    reason = "CERTIFICATE_UNFIT"
+
+    def __init__(self, gallery: str, difference: str) -> None:
+        super().__init__(
+            f"the certificate does not hold for gallery {gallery}: {difference}; calibrate with what the gallery uses"
+        )
+        self.gallery = gallery
+        self.difference = difference
+
+
+class NotCalibrated(CalibrationError):
+    """A target FPIR is asked of a gallery that has no certificate."""
+
+    reason = "NOT_CALIBRATED"
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"gallery {gallery} has no certificate; calibrate it, or give a threshold as a cosine")
+        self.gallery = gallery
