@@ -13,7 +13,7 @@ from math import ceil, log, log1p
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import beta  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.stats import beta
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
