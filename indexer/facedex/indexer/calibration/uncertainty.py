@@ -179,9 +179,9 @@ class FalsePositives:
         """
         probes, nearest = self.probes[:count], self.nearest[:count]
         _, numbers = np.unique(np.concatenate([probes, nearest]), return_inverse=True)
-        ends = numbers.reshape(2, count)
+        low, high = np.sort(numbers.reshape(2, count), axis=0)
         of_a_person = np.bincount(numbers)
-        _, of_a_pair = np.unique(np.sort(ends, axis=0), axis=1, return_counts=True)
+        _, of_a_pair = np.unique(low * len(of_a_person) + high, return_counts=True)
         linked = float((of_a_person**2).sum() - (of_a_pair**2).sum())  # who shares both people would count twice
         by_chance = count**2 / self.people + count**2 / self.gallery_templates
         return max(1.0, (linked - by_chance) / (count * (1 - count / len(self))))
