@@ -44,6 +44,7 @@ from facedex.indexer.vision.workbench import available_cores
 
 FUSION_TARGETS = (0.01,)
 DECISION_TARGETS = (0.003, 0.01, 0.03)
+AVERAGE_SHARES = (0.25, 0.5, 0.75)
 COHORT = 50
 ENROLLED_SHARE = 0.6
 MISLABELLED_SHARE = 0.05
@@ -117,7 +118,12 @@ def fusions(faces: Faces) -> dict[str, Way]:
         "quality-weighted mean": partial(mean_template, weights=faces.weights),
         "maximum of templates and mean": maximum_and_mean,
         "half maximum, half mean": half_maximum_half_mean,
+        **{f"{1 - share:.0%} maximum, {share:.0%} average cosine": _with_average(share) for share in AVERAGE_SHARES},
     }
+
+
+def _with_average(share: float) -> Way:
+    return partial(maximum_and_average, average_share=share)
 
 
 def mislabelled(way: Way) -> Way:
@@ -168,6 +174,12 @@ def half_maximum_half_mean(faces: Faces, split: Split) -> Outcomes:
     people, best = _best_cosines(faces, split)
     _, mean = _mean_cosines(faces, split, np.ones_like(faces.weights))
     return outcomes_of((best + mean) / 2, people, faces, split)
+
+
+def maximum_and_average(faces: Faces, split: Split, *, average_share: float) -> Outcomes:
+    """The average of cosines, unlike the cosine to the mean, never exceeds the maximum; nor does any mixture of the two."""
+    people, best = _best_cosines(faces, split)
+    return outcomes_of(best + average_share * (_average_cosines(faces, split) - best), people, faces, split)
 
 
 def decided_by(score: Callable[[Floats, Floats], Floats]) -> Way:
@@ -227,6 +239,13 @@ def _mean_cosines(faces: Faces, split: Split, weights: Floats) -> tuple[NDArray[
     weighted = faces.vectors[split.templates] * weights[split.templates, None]
     sums = np.add.reduceat(weighted, starts, axis=0)
     return people, _probes(faces, split) @ (sums / np.linalg.norm(sums, axis=1, keepdims=True)).T
+
+
+def _average_cosines(faces: Faces, split: Split) -> Floats:
+    """The average cosine (probes, people) to the templates of each."""
+    _, starts, counts = np.unique(faces.identities[split.templates], return_index=True, return_counts=True)
+    cosines = _probes(faces, split) @ faces.vectors[split.templates].T
+    return np.asarray(np.add.reduceat(cosines, starts, axis=1) / counts, np.float64)
 
 
 def _probes(faces: Faces, split: Split) -> Floats:

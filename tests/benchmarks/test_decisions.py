@@ -14,6 +14,7 @@ from benchmarks.decisions import (
     compare_fusions,
     margin,
     maximum,
+    maximum_and_average,
     maximum_and_mean,
     mean_next,
     mean_template,
@@ -76,6 +77,15 @@ def test_templates_of_a_person_are_fused_as_the_names_say() -> None:
     assert weighted.hits[0] == pytest.approx(root)
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_a_share_of_the_average_lowers_the_score_towards_the_farther_templates(share: float) -> None:
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [0.6, 0.8, 0], [0, 0, 1]], np.float32)
+    faces = Faces(vectors, np.array([0, 0, 0, 1]), np.ones(4))
+    split = Split(np.array([0, 1]), np.array([2]), np.array([3]))
+    hits = maximum_and_average(faces, split, average_share=share).hits
+    assert hits[0] == pytest.approx(0.8 + share * (0.7 - 0.8))
+
+
 def test_mislabelled_templates_change_places(faces: Faces) -> None:
     split = split_by_templates(faces, fewest=2, most=4, seed=0)
     seen: list[Faces] = []
@@ -102,7 +112,7 @@ def test_the_cohort_begins_after_the_first_candidate() -> None:
 
 def test_both_comparisons_give_each_way_at_each_target(faces: Faces) -> None:
     fusion, decision = compare_fusions(faces, splits=2), compare_decisions(faces, splits=2)
-    assert len({row.way for row in fusion}) == len(fusion) == 5
+    assert len({row.way for row in fusion}) == len(fusion) == 8
     assert len(decision) == 8 * 3
     assert all(0 <= row.lower <= row.fnir + 1e-9 and row.fnir <= row.upper + 1e-9 for row in (*fusion, *decision))
 
