@@ -83,7 +83,7 @@ class Promise:
         if doubtful.all():
             raise NoSearches("non-mated searches")
         independent = IndependentSearches.of(searches)
-        undoubted = IndependentSearches.of(searches.only(~doubtful))
+        undoubted = IndependentSearches.of(searches.only(~doubtful)) if doubtful.any() else independent
         return Promise(searches, independent, undoubted, _tail_or_none(independent))
 
     @property

@@ -141,11 +141,13 @@ class FalsePositives:
 
     descending: (n,) top scores.
     probes, nearest: (n,) the two people of each search, in the same order.
+    people: how many were searched.
     """
 
     descending: NDArray[np.float64]
     probes: NDArray[np.int64]
     nearest: NDArray[np.int64]
+    people: int
     gallery_templates: int
 
     @staticmethod
@@ -155,15 +157,12 @@ class FalsePositives:
             searches.top_scores[order],
             searches.probe_identities[order],
             searches.nearest_identities[order],
+            int(np.unique(searches.probe_identities).size),
             searches.gallery_templates,
         )
 
     def __len__(self) -> int:
         return len(self.descending)
-
-    @property
-    def people(self) -> int:
-        return len(np.unique(self.probes))
 
     def count(self, threshold: NDArray[np.float64] | float) -> Any:
         """How many searches return somebody at or above each threshold."""
