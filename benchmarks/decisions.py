@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from facedex.indexer.calibration.acquisition import AcquiredFace, acquire
+from facedex.indexer.evaluation.acquisition import AcquiredFace, acquire
 from facedex.indexer.jobs.folder import photographs_of
 from facedex.indexer.vision.face import Quality
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder

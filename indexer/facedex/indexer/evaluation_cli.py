@@ -17,13 +17,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from facedex.indexer.calibration.acquisition import AcquiredFace, NotAcquired, acquire, photographs_among
-from facedex.indexer.calibration.evaluation import Evaluation, Faces, OpenSet, evaluate
-from facedex.indexer.calibration.grid import SimilarityGrid, draw_grid, identity_means, label_of, similarity_grid
-from facedex.indexer.calibration.map import draw_map, map_of_faces
-from facedex.indexer.calibration.pairs import FAR, PairEvaluation, evaluate_pairs, photographs_in, read_pairs
 from facedex.indexer.calibration.uncertainty import RateInterval
 from facedex.indexer.errors import IndexerError, InvalidArgument
+from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired, acquire, photographs_among
+from facedex.indexer.evaluation.evaluation import Evaluation, Faces, OpenSet, evaluate
+from facedex.indexer.evaluation.grid import SimilarityGrid, draw_grid, identity_means, label_of, similarity_grid
+from facedex.indexer.evaluation.map import draw_map, map_of_faces
+from facedex.indexer.evaluation.pairs import FAR, PairEvaluation, evaluate_pairs, photographs_in, read_pairs
 from facedex.indexer.identification import STRICT_COSINE
 from facedex.indexer.jobs.folder import Photograph, photographs_of
 from facedex.indexer.models_cli import model_folder

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.indexer.calibration.scripted_people import Terminal, acquired_below, faces_below, make_files
 from tests.indexer.doubles import Person, person_vector, photograph
+from tests.indexer.evaluation.scripted_people import Terminal, acquired_below, faces_below, make_files
 
-from facedex.indexer.calibration.acquisition import NotAcquired, identity_of, photographs_among
-from facedex.indexer.calibration.grid import draw_grid, identity_means, label_of, similarity_grid
-from facedex.indexer.calibration.pictures import DrawingLibraryMissing, drawing_library
 from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.evaluation.acquisition import NotAcquired, identity_of, photographs_among
+from facedex.indexer.evaluation.grid import draw_grid, identity_means, label_of, similarity_grid
+from facedex.indexer.evaluation.pictures import DrawingLibraryMissing, drawing_library
 from facedex.indexer.vision.crops import decode_crop
 
 ANNA, BEN = Person(1, away=0.2), Person(2, away=0.2)

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.indexer.calibration.scripted_people import Terminal, acquired_below, make_files
 from tests.indexer.doubles import Person, photograph
+from tests.indexer.evaluation.scripted_people import Terminal, acquired_below, make_files
 
-from facedex.indexer.calibration.evaluation import (
+from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.evaluation.evaluation import (
     ErrorRates,
     Evaluation,
     Faces,
@@ -17,7 +18,6 @@ from facedex.indexer.calibration.evaluation import (
     evaluate,
     searches_of_parts,
 )
-from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.jobs.folder import Photograph, photographs_of
 
 NOBODY = photograph()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from facedex.indexer.calibration.pictures import as_rgb, drawing_library, empty_figure
+from facedex.indexer.evaluation.pictures import as_rgb, drawing_library, empty_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from facedex.indexer.calibration.acquisition import AcquiredFace
+    from facedex.indexer.evaluation.acquisition import AcquiredFace
 
 _LONGEST_SIDE_INCHES: Final = 14.0
 _CELL_INCHES: Final = (0.46, 1.3)

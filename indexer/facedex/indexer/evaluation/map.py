@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from facedex.indexer.calibration.pictures import as_rgb, drawing_library, empty_figure
 from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.evaluation.pictures import as_rgb, drawing_library, empty_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from facedex.indexer.calibration.acquisition import AcquiredFace
+    from facedex.indexer.evaluation.acquisition import AcquiredFace
 
 FEWEST_FACES: Final = 4
 """Below this t-SNE has no neighbourhoods to keep."""

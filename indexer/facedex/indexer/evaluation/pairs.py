@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from facedex.indexer.calibration.evaluation import Faces
+    from facedex.indexer.evaluation.evaluation import Faces
 
 FAR: Final = 1e-3
 """False accept rate at which the true accept rate is told; LFW has 3 000 non-mated pairs, so three of them."""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.indexer.calibration.scripted_people import Terminal, make_files
+from tests.indexer.evaluation.scripted_people import Terminal, make_files
 
 from facedex.indexer.calibration.errors import CalibrationError
-from facedex.indexer.calibration.evaluation import Faces
-from facedex.indexer.calibration.pairs import Pair, area_under_roc, evaluate_pairs, photographs_in, read_pairs
 from facedex.indexer.calibration.scores import PairScores
 from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.evaluation.evaluation import Faces
+from facedex.indexer.evaluation.pairs import Pair, area_under_roc, evaluate_pairs, photographs_in, read_pairs
 from facedex.indexer.jobs.folder import Photograph
 
 FOLDS, PAIRS_PER_KIND = 4, 6

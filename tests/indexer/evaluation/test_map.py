@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.indexer.calibration.scripted_people import Terminal, faces_below, make_files
 from tests.indexer.doubles import Person, photograph
+from tests.indexer.evaluation.scripted_people import Terminal, faces_below, make_files
 
-from facedex.indexer.calibration.acquisition import AcquiredFace
-from facedex.indexer.calibration.map import draw_map, identity_colours, map_of_faces, spread_apart
 from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.evaluation.acquisition import AcquiredFace
+from facedex.indexer.evaluation.map import draw_map, identity_colours, map_of_faces, spread_apart
 from facedex.indexer.vision.crops import decode_crop
 
 PEOPLE, TAKES = 5, 6

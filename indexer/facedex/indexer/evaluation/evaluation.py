@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from facedex.indexer.calibration.acquisition import AcquiredFace, NotAcquired
 from facedex.indexer.calibration.metrics import threshold_at_fpir
 from facedex.indexer.calibration.scores import MatedSearches, NonMatedSearches, searches_of
 from facedex.indexer.calibration.uncertainty import IndependentSearches, RateInterval, clustered_interval
 from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

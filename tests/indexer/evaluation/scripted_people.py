@@ -11,7 +11,7 @@ import typer
 from tests.indexer.doubles import ScriptedPipeline
 from typer.testing import CliRunner, Result
 
-from facedex.indexer.calibration.acquisition import AcquiredFace, NotAcquired, acquire, photographs_among
+from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired, acquire, photographs_among
 from facedex.indexer.evaluation_cli import add_commands
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.pipeline import FacePipeline
