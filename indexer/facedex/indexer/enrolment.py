@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from facedex.indexer.identification import ProbeQuality
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -93,6 +95,11 @@ class Enrolment:
     identity_id: str
     results: tuple[EnrolResult, ...] = field(default=())
     revision: int = 0
+
+
+def probe_quality(quality: Quality, limits: QualityLimits) -> ProbeQuality:
+    """Whether a probe would have been enrolled."""
+    return ProbeQuality.POOR if quality_findings(quality, limits) else ProbeQuality.SUFFICIENT
 
 
 def quality_findings(quality: Quality, limits: QualityLimits) -> tuple[Finding, ...]:

@@ -7,7 +7,8 @@
     │   ├── NotFound
     │   │   ├── GalleryNotFound
     │   │   ├── IdentityNotFound
-    │   │   └── TemplateNotFound
+    │   │   ├── TemplateNotFound
+    │   │   └── JobNotFound
     │   ├── GalleryExists
     │   ├── WrongModel              a vector of another model than the gallery's
     │   ├── MalformedMessage        bytes that are no message of the kind that is expected
@@ -21,7 +22,8 @@
         ├── DatabaseUnsupported     the address is none of a database that is supported here
         └── DatabaseTooNew          a newer version of facedex has changed the tables
 
-Errors about photographs and model files are in `facedex.indexer.vision.errors`.
+Errors about photographs and model files are in `facedex.indexer.vision.errors`, errors between scores and a promise in
+`facedex.indexer.calibration.errors`.
 """
 
 from __future__ import annotations
@@ -103,6 +105,16 @@ class TemplateNotFound(NotFound):
         super().__init__(f"gallery {gallery!r} has no template {template_id}; it was never enrolled, or is erased")
         self.gallery = gallery
         self.template_id = template_id
+
+
+class JobNotFound(NotFound):
+    """There is no job of that number."""
+
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"there is no job {job_id}; list the jobs for the right number")
+        self.job_id = job_id
 
 
 class GalleryExists(CallerError):

@@ -3,8 +3,9 @@ from __future__ import annotations
 import re
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from facedex.indexer.calibration.errors import NotCalibrated
 from facedex.indexer.enroller import Enroller
 from facedex.indexer.errors import GalleryNotFound, IdentityNotFound, InvalidArgument, ModelMissing
 from facedex.indexer.gallery import Gallery
@@ -77,6 +78,8 @@ class Galleries:
     def create(self, name: str, policy: GalleryPolicy) -> GalleryRecord:
         """A new, empty gallery of the default model."""
         _check_name(name, "name")
+        if policy.decision.target_fpir is not None:
+            raise NotCalibrated(name)
         model = model_record(self._pipeline.embedder.manifest)
         return self._store.create_gallery(name, model=model, policy=policy_to_json(policy))
 
@@ -114,9 +117,21 @@ class Galleries:
         return pipeline
 
     def change_policy(self, name: str, change: Callable[[GalleryPolicy], GalleryPolicy]) -> GalleryRecord:
-        """Makes a new policy of the old one."""
-        record = self._store.change_policy(name, lambda old: policy_to_json(change(policy_from_json(old))))
-        self.get(name).catch_up()
+        """Makes a new policy of the old one.
+
+        Raises:
+            CalibrationError: it names a target FPIR that the gallery's certificate does not carry.
+
+        """
+        gallery = self.get(name)
+
+        def changed(old: dict[str, Any]) -> dict[str, Any]:
+            policy = change(policy_from_json(old))
+            gallery.check_target(policy)
+            return policy_to_json(policy)
+
+        record = self._store.change_policy(name, changed)
+        gallery.catch_up()
         return record
 
     def record(self, name: str) -> GalleryRecord:
@@ -167,7 +182,12 @@ class Galleries:
             gallery = self._galleries.get(name)
             if gallery is None:
                 record = self._store.gallery(name)
-                gallery = Gallery(record, store=self._store, indexes=self._indexes)
+                gallery = Gallery(
+                    record,
+                    store=self._store,
+                    indexes=self._indexes,
+                    detector_digest=self._pipeline.detector.manifest.sha256,
+                )
                 self._loading = gallery
                 gallery.catch_up()
                 self._loading = None

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facedex.indexer.calibration.certificate import Certificate
+from facedex.indexer.calibration.errors import CertificateInvalid
 from facedex.indexer.errors import InvalidArgument, NoFace, SeveralFacesFound
 from facedex.indexer.identification import (
     Candidate,
@@ -14,16 +17,17 @@ from facedex.indexer.identification import (
     Identification,
     Identifications,
     OperatingPoint,
+    ProbeQuality,
     Query,
     SearchMode,
     Verification,
     decide,
-    operating_point,
 )
 from facedex.indexer.indexes import OpenedIndex
 from facedex.indexer.policy import GalleryPolicy, policy_from_json
 from facedex.indexer.search.template_index import EVERYBODY, Scope
 from facedex.indexer.store.records import ChangeOp
+from facedex.indexer.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from facedex.indexer.store.store import Enrolled, Erased, Store
     from facedex.indexer.vision.pipeline import Detection, FaceCrop
 
+logger = logging.getLogger(__name__)
+
 MAX_LIMIT = 1_000
 
 
@@ -48,6 +54,21 @@ class _Ranked:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """Templates of a gallery: numbers (n,), the store's numbers of their identities (n,), unit vectors (n, dimension)."""
+
+    template_ids: NDArray[np.int64]
+    identity_ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.template_ids)
+
+    def taken(self, which: NDArray[Any]) -> Templates:
+        return Templates(self.template_ids[which], self.identity_ids[which], self.vectors[which])
+
+
 class Gallery:
     """One gallery: the place where store and index meet.
 
@@ -56,11 +77,15 @@ class Gallery:
     the index still does (invariant 6).
     """
 
-    def __init__(self, record: GalleryRecord, *, store: Store, indexes: Indexes) -> None:
+    def __init__(
+        self, record: GalleryRecord, *, store: Store, indexes: Indexes, detector_digest: str | None = None
+    ) -> None:
         self._record = record
         self._policy = policy_from_json(record.policy)
         self._store = store
         self._indexes = indexes
+        self._detector_digest = detector_digest
+        self._thresholds = self._loaded_thresholds()
         opened = indexes.opened(record)
         self._index, self._revision = opened.index, opened.revision
         self._saved_revision = opened.revision
@@ -138,6 +163,40 @@ class Gallery:
     def _reload_policy(self) -> None:
         self._record = replace(self._record, policy=self._store.gallery(self._record.name).policy)
         self._policy = policy_from_json(self._record.policy)
+        self._thresholds = self._loaded_thresholds()
+
+    def _loaded_thresholds(self) -> Thresholds:
+        certificate = self._stored_certificate()
+        return Thresholds(self._record, self._policy, certificate, detector_digest=self._detector_digest)
+
+    def _stored_certificate(self) -> Certificate | None:
+        stored = self._store.certificate(self._record)
+        try:
+            return None if stored is None else Certificate.from_json(stored.document, digest=stored.digest)
+        except CertificateInvalid as error:
+            # The gallery still answers; where its policy needs the promise, it says that there is none.
+            logger.warning("gallery %d has no certificate: %s", self._record.id, error)
+            return None
+
+    def check_target(self, policy: GalleryPolicy) -> None:
+        """Raises CalibrationError where the policy names a target FPIR that cannot be promised now."""
+        target = policy.decision.target_fpir
+        if target is not None:
+            thresholds = Thresholds(
+                self._record, policy, self._thresholds.certificate, detector_digest=self._detector_digest
+            )
+            thresholds.point(self.template_count, target_fpir=target)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate in force; whether it fits the gallery is another question."""
+        return self._thresholds.certificate
+
+    def certify(self, certificate: Certificate) -> int:
+        """Puts a certificate in force, here and wherever the log is followed; returns the number of the change."""
+        revision = self._store.add_certificate(self._record, certificate.digest, certificate.to_json())
+        self.catch_up()
+        return revision
 
     def request_rebuild(self) -> int:
         """Asks every process that follows the log to build its index anew, and returns the number of the change."""
@@ -169,22 +228,53 @@ class Gallery:
         self.catch_up()
         return erased
 
+    def templates(self) -> Templates:
+        """Every template with its vector, as the store has it now."""
+        numbers: list[int] = []
+        identities: list[int] = []
+        vectors: list[NDArray[np.float32]] = []
+        for batch in self._store.changes(self._record.id, after=0):
+            for change in batch:
+                if change.vector is not None:
+                    numbers.append(change.template_id)
+                    identities.append(change.identity_id)
+                    vectors.append(change.vector)
+        rows = np.stack(vectors) if vectors else np.zeros((0, self._record.model.dimension), np.float32)
+        return Templates(np.array(numbers, np.int64), np.array(identities, np.int64), rows)
+
     # Searches
 
-    def operating_point(self, *, requested: float | None = None) -> OperatingPoint:
-        """The threshold that decides now."""
-        return operating_point(self._record.model, self._policy.decision, requested=requested)
+    def rivals(self, templates: Templates) -> list[Hit | None]:
+        """For each of these templates the nearest one of another identity; None where there is nobody else."""
+        found = self._index.search(templates.vectors, limit=2)
+        return [
+            next((hit for hit in hits if hit.identity_id != own), None)
+            for hits, own in zip(found, templates.identity_ids.tolist(), strict=True)
+        ]
 
-    def identify(self, probes: NDArray[np.float32], query: Query) -> Identifications:
+    def operating_point(
+        self, *, requested: float | None = None, target_fpir: float | None = None, templates: int | None = None
+    ) -> OperatingPoint:
+        """The threshold that decides now, or would decide in a gallery of so many templates; see `Thresholds.point`."""
+        size = self.template_count if templates is None else templates
+        return self._thresholds.point(size, requested=requested, target_fpir=target_fpir)
+
+    def identify(
+        self, probes: NDArray[np.float32], query: Query, qualities: Sequence[ProbeQuality] | None = None
+    ) -> Identifications:
         """Searches the `probes` (n, dimension), unit vectors of the gallery's model, among all identities (1:N)."""
         _check(query)
-        point = self.operating_point(requested=query.threshold)
+        point = self.operating_point(requested=query.threshold, target_fpir=query.target_fpir)
         scope = self._scope(query)
         # Two at least, because a decision may turn on the runner-up.
         floor = point.lowest_score if query.mode is SearchMode.IDENTIFICATION else -1.0
         ranked = self._ranked(probes, limit=max(2, query.limit), min_score=floor, scope=scope)
         nobody = len(self._index) == 0 or (scope.allowed is not None and not scope.allowed - scope.excluded)
-        faces = tuple(_identification(each, point, query, nobody=nobody) for each in ranked.candidates)
+        qualities = qualities or [ProbeQuality.SUFFICIENT] * len(probes)
+        faces = tuple(
+            _identification(each, point, query, quality, nobody=nobody)
+            for each, quality in zip(ranked.candidates, qualities, strict=True)
+        )
         return Identifications(faces, point, ranked.revision)
 
     def best_other(self, probe: NDArray[np.float32], *, identity_id: str, min_score: float) -> Candidate | None:
@@ -255,11 +345,11 @@ def _candidates(hits: Sequence[Hit], known: dict[int, IdentityRecord]) -> tuple[
 
 
 def _identification(
-    candidates: tuple[Candidate, ...], point: OperatingPoint, query: Query, *, nobody: bool
+    candidates: tuple[Candidate, ...], point: OperatingPoint, query: Query, quality: ProbeQuality, *, nobody: bool
 ) -> Identification:
     scores = [each.score for each in candidates]
     # Without a hit at the floor somebody was compared all the same: the answer is "below", not "nobody".
-    decision, reason = decide(scores if scores or nobody else [-1.0], point)
+    decision, reason = decide(scores if scores or nobody else [-1.0], point, quality)
     shown = point.lowest_shown if query.mode is SearchMode.IDENTIFICATION else -1.0
     return Identification(decision, reason, tuple(each for each in candidates if each.score >= shown)[: query.limit])
 

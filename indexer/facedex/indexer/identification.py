@@ -35,6 +35,8 @@ class DecisionReason(enum.Enum):
     REVIEW_BAND = "review_band"
     RUNNER_UP_TOO_CLOSE = "runner_up_too_close"
     NOBODY_TO_COMPARE = "nobody_to_compare"
+    POOR_PROBE = "poor_probe"
+    NO_CALIBRATED_PROMISE = "no_calibrated_promise"
 
 
 class SearchMode(enum.Enum):
@@ -53,13 +55,33 @@ class FaceSelection(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class FpirBound:
+    """What a certificate says of FPIR at a threshold, for the gallery's present size, with its 95 % interval.
+
+    Not measured is extrapolated: beyond the scores that were seen, or to another size of the gallery.
+    """
+
+    certificate: str
+    lower: float
+    estimate: float
+    upper: float
+    is_measured: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """The threshold in force, where it comes from, and what else the decision needs. Cosines, -1 to 1."""
+    """The threshold in force, where it comes from, and what else the decision needs. Cosines, -1 to 1.
+
+    `broken_promise` says why a target that the policy names is not kept; then nobody is a MATCH.
+    """
 
     threshold: float
     basis: str
     review_cosine: float | None = None
     runner_up_margin: float = 0.0
+    target_fpir: float | None = None
+    fpir: FpirBound | None = None
+    broken_promise: str = ""
 
     @property
     def lowest_score(self) -> float:
@@ -93,10 +115,11 @@ class Identification:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """How to search. `threshold` None takes the gallery's."""
+    """How to search. `threshold` and `target_fpir` None take the gallery's."""
 
     limit: int = 5
     threshold: float | None = None
+    target_fpir: float | None = None
     filters: tuple[AttributeFilter, ...] = ()
     excluded_identity_ids: frozenset[str] = frozenset()
     mode: SearchMode = SearchMode.IDENTIFICATION
@@ -150,7 +173,16 @@ def _threshold(model: ModelRecord, policy: DecisionPolicy, *, requested: float |
     return STRICT_COSINE, f"a strict guess: model {model.name} names no threshold"
 
 
-def decide(scores: Sequence[float], point: OperatingPoint) -> tuple[Decision, DecisionReason]:
+class ProbeQuality(enum.Enum):
+    """Whether a probe passes the quality gate that a promise rests on."""
+
+    SUFFICIENT = "sufficient"  # or unknown, of a vector
+    POOR = "poor"
+
+
+def decide(
+    scores: Sequence[float], point: OperatingPoint, quality: ProbeQuality = ProbeQuality.SUFFICIENT
+) -> tuple[Decision, DecisionReason]:
     """The decision for the scores of different identities in descending order."""
     if not scores:
         return Decision.NO_MATCH, DecisionReason.NOBODY_TO_COMPARE
@@ -159,6 +191,15 @@ def decide(scores: Sequence[float], point: OperatingPoint) -> tuple[Decision, De
         return _below(best, point)
     if len(scores) > 1 and best - scores[1] < point.runner_up_margin:
         return Decision.REVIEW, DecisionReason.RUNNER_UP_TOO_CLOSE
+    return _above(point, quality)
+
+
+def _above(point: OperatingPoint, quality: ProbeQuality) -> tuple[Decision, DecisionReason]:
+    if point.broken_promise:
+        return Decision.REVIEW, DecisionReason.NO_CALIBRATED_PROMISE
+    # A promise holds for probes that pass the gate it was made with: poor photographs make most false positives.
+    if point.target_fpir is not None and quality is ProbeQuality.POOR:
+        return Decision.REVIEW, DecisionReason.POOR_PROBE
     return Decision.MATCH, DecisionReason.ABOVE_THRESHOLD
 
 

@@ -62,9 +62,13 @@ class EnrolmentPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DecisionPolicy:
-    """How scores become decisions. `cosine` None takes the default of the model's manifest."""
+    """How scores become decisions: by a fixed `cosine`, or by the `target_fpir` that the gallery's certificate promises.
+
+    Both None take the default of the model's manifest.
+    """
 
     cosine: float | None = None
+    target_fpir: float | None = None
     review_cosine: float | None = None
     runner_up_margin: float = 0.0
 
@@ -72,6 +76,9 @@ class DecisionPolicy:
         for name in ("cosine", "review_cosine"):
             value: float | None = getattr(self, name)
             _require(value is None or -1 <= value <= 1, name, "a cosine lies between -1 and 1")
+        target = self.target_fpir
+        _require(target is None or 0 < target < 1, "target_fpir", "is a share between 0 and 1, such as 0.01")
+        _require(target is None or self.cosine is None, "target_fpir", "give a cosine or a target, not both")
         _require(0 <= self.runner_up_margin <= 2, "runner_up_margin", "must lie between 0 and 2")
         if self.cosine is not None and self.review_cosine is not None:
             _require(self.review_cosine <= self.cosine, "review_cosine", "must not be above the threshold")

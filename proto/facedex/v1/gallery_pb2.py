@@ -27,45 +27,45 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61\x63\x65\x64\x65x/v1/gallery.proto\x12\nfacedex.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x02\n\x07Gallery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x33\n\x0f\x64\x65\x63ision_policy\x18\x04 \x01(\x0b\x32\x1a.facedex.v1.DecisionPolicy\x12\x35\n\x10\x65nrolment_policy\x18\x05 \x01(\x0b\x32\x1b.facedex.v1.EnrolmentPolicy\x12,\n\tretention\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nkeep_crops\x18\x07 \x01(\x08\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12\x16\n\x0eidentity_count\x18\t \x01(\x03\x12\x16\n\x0etemplate_count\x18\n \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"w\n\x0e\x44\x65\x63isionPolicy\x12\x10\n\x06\x63osine\x18\x01 \x01(\x01H\x00\x12\x1a\n\rreview_cosine\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10runner_up_margin\x18\x03 \x01(\x01\x42\x0b\n\tthresholdB\x10\n\x0e_review_cosine\"\xda\x01\n\x0f\x45nrolmentPolicy\x12/\n\rseveral_faces\x18\x01 \x01(\x0e\x32\x18.facedex.v1.SeveralFaces\x12\x31\n\x10\x64uplicate_action\x18\x02 \x01(\x0e\x32\x17.facedex.v1.GuardAction\x12\x30\n\x0fmislabel_action\x18\x03 \x01(\x0e\x32\x17.facedex.v1.GuardAction\x12\x31\n\x0equality_limits\x18\x04 \x01(\x0b\x32\x19.facedex.v1.QualityLimits\"\x9b\x03\n\rQualityLimits\x12\x1f\n\x12min_detector_score\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0bmin_size_px\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x1a\n\rmin_sharpness\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x1b\n\x0emin_brightness\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1b\n\x0emax_brightness\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1c\n\x0fmax_yaw_degrees\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11max_pitch_degrees\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1d\n\x10max_roll_degrees\x18\x08 \x01(\x02H\x07\x88\x01\x01\x42\x15\n\x13_min_detector_scoreB\x0e\n\x0c_min_size_pxB\x10\n\x0e_min_sharpnessB\x11\n\x0f_min_brightnessB\x11\n\x0f_max_brightnessB\x12\n\x10_max_yaw_degreesB\x14\n\x12_max_pitch_degreesB\x13\n\x11_max_roll_degrees\"<\n\x14\x43reateGalleryRequest\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\"=\n\x15\x43reateGalleryResponse\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\"!\n\x11GetGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12GetGalleryResponse\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\"=\n\x14ListGalleriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x15ListGalleriesResponse\x12&\n\tgalleries\x18\x01 \x03(\x0b\x32\x13.facedex.v1.Gallery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x14UpdateGalleryRequest\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"=\n\x15UpdateGalleryResponse\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\"$\n\x14\x44\x65leteGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x15\x44\x65leteGalleryResponse\x12\x1e\n\x16\x64\x65leted_identity_count\x18\x01 \x01(\x03*b\n\x0cSeveralFaces\x12\x1d\n\x19SEVERAL_FACES_UNSPECIFIED\x10\x00\x12\x18\n\x14SEVERAL_FACES_REFUSE\x10\x01\x12\x19\n\x15SEVERAL_FACES_LARGEST\x10\x02*s\n\x0bGuardAction\x12\x1c\n\x18GUARD_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13GUARD_ACTION_REFUSE\x10\x01\x12\x15\n\x11GUARD_ACTION_WARN\x10\x02\x12\x16\n\x12GUARD_ACTION_ALLOW\x10\x03\x32\xb5\x03\n\x0eGalleryService\x12T\n\rCreateGallery\x12 .facedex.v1.CreateGalleryRequest\x1a!.facedex.v1.CreateGalleryResponse\x12K\n\nGetGallery\x12\x1d.facedex.v1.GetGalleryRequest\x1a\x1e.facedex.v1.GetGalleryResponse\x12T\n\rListGalleries\x12 .facedex.v1.ListGalleriesRequest\x1a!.facedex.v1.ListGalleriesResponse\x12T\n\rUpdateGallery\x12 .facedex.v1.UpdateGalleryRequest\x1a!.facedex.v1.UpdateGalleryResponse\x12T\n\rDeleteGallery\x12 .facedex.v1.DeleteGalleryRequest\x1a!.facedex.v1.DeleteGalleryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61\x63\x65\x64\x65x/v1/gallery.proto\x12\nfacedex.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x02\n\x07Gallery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x33\n\x0f\x64\x65\x63ision_policy\x18\x04 \x01(\x0b\x32\x1a.facedex.v1.DecisionPolicy\x12\x35\n\x10\x65nrolment_policy\x18\x05 \x01(\x0b\x32\x1b.facedex.v1.EnrolmentPolicy\x12,\n\tretention\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nkeep_crops\x18\x07 \x01(\x08\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12\x16\n\x0eidentity_count\x18\t \x01(\x03\x12\x16\n\x0etemplate_count\x18\n \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8e\x01\n\x0e\x44\x65\x63isionPolicy\x12\x10\n\x06\x63osine\x18\x01 \x01(\x01H\x00\x12\x15\n\x0btarget_fpir\x18\x04 \x01(\x01H\x00\x12\x1a\n\rreview_cosine\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10runner_up_margin\x18\x03 \x01(\x01\x42\x0b\n\tthresholdB\x10\n\x0e_review_cosine\"\xda\x01\n\x0f\x45nrolmentPolicy\x12/\n\rseveral_faces\x18\x01 \x01(\x0e\x32\x18.facedex.v1.SeveralFaces\x12\x31\n\x10\x64uplicate_action\x18\x02 \x01(\x0e\x32\x17.facedex.v1.GuardAction\x12\x30\n\x0fmislabel_action\x18\x03 \x01(\x0e\x32\x17.facedex.v1.GuardAction\x12\x31\n\x0equality_limits\x18\x04 \x01(\x0b\x32\x19.facedex.v1.QualityLimits\"\x9b\x03\n\rQualityLimits\x12\x1f\n\x12min_detector_score\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0bmin_size_px\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x1a\n\rmin_sharpness\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x1b\n\x0emin_brightness\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1b\n\x0emax_brightness\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1c\n\x0fmax_yaw_degrees\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11max_pitch_degrees\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1d\n\x10max_roll_degrees\x18\x08 \x01(\x02H\x07\x88\x01\x01\x42\x15\n\x13_min_detector_scoreB\x0e\n\x0c_min_size_pxB\x10\n\x0e_min_sharpnessB\x11\n\x0f_min_brightnessB\x11\n\x0f_max_brightnessB\x12\n\x10_max_yaw_degreesB\x14\n\x12_max_pitch_degreesB\x13\n\x11_max_roll_degrees\"<\n\x14\x43reateGalleryRequest\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\"=\n\x15\x43reateGalleryResponse\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\"!\n\x11GetGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12GetGalleryResponse\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\"=\n\x14ListGalleriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x15ListGalleriesResponse\x12&\n\tgalleries\x18\x01 \x03(\x0b\x32\x13.facedex.v1.Gallery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x14UpdateGalleryRequest\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"=\n\x15UpdateGalleryResponse\x12$\n\x07gallery\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Gallery\"$\n\x14\x44\x65leteGalleryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x15\x44\x65leteGalleryResponse\x12\x1e\n\x16\x64\x65leted_identity_count\x18\x01 \x01(\x03*b\n\x0cSeveralFaces\x12\x1d\n\x19SEVERAL_FACES_UNSPECIFIED\x10\x00\x12\x18\n\x14SEVERAL_FACES_REFUSE\x10\x01\x12\x19\n\x15SEVERAL_FACES_LARGEST\x10\x02*s\n\x0bGuardAction\x12\x1c\n\x18GUARD_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13GUARD_ACTION_REFUSE\x10\x01\x12\x15\n\x11GUARD_ACTION_WARN\x10\x02\x12\x16\n\x12GUARD_ACTION_ALLOW\x10\x03\x32\xb5\x03\n\x0eGalleryService\x12T\n\rCreateGallery\x12 .facedex.v1.CreateGalleryRequest\x1a!.facedex.v1.CreateGalleryResponse\x12K\n\nGetGallery\x12\x1d.facedex.v1.GetGalleryRequest\x1a\x1e.facedex.v1.GetGalleryResponse\x12T\n\rListGalleries\x12 .facedex.v1.ListGalleriesRequest\x1a!.facedex.v1.ListGalleriesResponse\x12T\n\rUpdateGallery\x12 .facedex.v1.UpdateGalleryRequest\x1a!.facedex.v1.UpdateGalleryResponse\x12T\n\rDeleteGallery\x12 .facedex.v1.DeleteGalleryRequest\x1a!.facedex.v1.DeleteGalleryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'facedex.v1.gallery_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEVERALFACES']._serialized_start=1894
-  _globals['_SEVERALFACES']._serialized_end=1992
-  _globals['_GUARDACTION']._serialized_start=1994
-  _globals['_GUARDACTION']._serialized_end=2109
+  _globals['_SEVERALFACES']._serialized_start=1918
+  _globals['_SEVERALFACES']._serialized_end=2016
+  _globals['_GUARDACTION']._serialized_start=2018
+  _globals['_GUARDACTION']._serialized_end=2133
   _globals['_GALLERY']._serialized_start=140
   _globals['_GALLERY']._serialized_end=494
-  _globals['_DECISIONPOLICY']._serialized_start=496
-  _globals['_DECISIONPOLICY']._serialized_end=615
-  _globals['_ENROLMENTPOLICY']._serialized_start=618
-  _globals['_ENROLMENTPOLICY']._serialized_end=836
-  _globals['_QUALITYLIMITS']._serialized_start=839
-  _globals['_QUALITYLIMITS']._serialized_end=1250
-  _globals['_CREATEGALLERYREQUEST']._serialized_start=1252
-  _globals['_CREATEGALLERYREQUEST']._serialized_end=1312
-  _globals['_CREATEGALLERYRESPONSE']._serialized_start=1314
-  _globals['_CREATEGALLERYRESPONSE']._serialized_end=1375
-  _globals['_GETGALLERYREQUEST']._serialized_start=1377
-  _globals['_GETGALLERYREQUEST']._serialized_end=1410
-  _globals['_GETGALLERYRESPONSE']._serialized_start=1412
-  _globals['_GETGALLERYRESPONSE']._serialized_end=1470
-  _globals['_LISTGALLERIESREQUEST']._serialized_start=1472
-  _globals['_LISTGALLERIESREQUEST']._serialized_end=1533
-  _globals['_LISTGALLERIESRESPONSE']._serialized_start=1535
-  _globals['_LISTGALLERIESRESPONSE']._serialized_end=1623
-  _globals['_UPDATEGALLERYREQUEST']._serialized_start=1625
-  _globals['_UPDATEGALLERYREQUEST']._serialized_end=1734
-  _globals['_UPDATEGALLERYRESPONSE']._serialized_start=1736
-  _globals['_UPDATEGALLERYRESPONSE']._serialized_end=1797
-  _globals['_DELETEGALLERYREQUEST']._serialized_start=1799
-  _globals['_DELETEGALLERYREQUEST']._serialized_end=1835
-  _globals['_DELETEGALLERYRESPONSE']._serialized_start=1837
-  _globals['_DELETEGALLERYRESPONSE']._serialized_end=1892
-  _globals['_GALLERYSERVICE']._serialized_start=2112
-  _globals['_GALLERYSERVICE']._serialized_end=2549
+  _globals['_DECISIONPOLICY']._serialized_start=497
+  _globals['_DECISIONPOLICY']._serialized_end=639
+  _globals['_ENROLMENTPOLICY']._serialized_start=642
+  _globals['_ENROLMENTPOLICY']._serialized_end=860
+  _globals['_QUALITYLIMITS']._serialized_start=863
+  _globals['_QUALITYLIMITS']._serialized_end=1274
+  _globals['_CREATEGALLERYREQUEST']._serialized_start=1276
+  _globals['_CREATEGALLERYREQUEST']._serialized_end=1336
+  _globals['_CREATEGALLERYRESPONSE']._serialized_start=1338
+  _globals['_CREATEGALLERYRESPONSE']._serialized_end=1399
+  _globals['_GETGALLERYREQUEST']._serialized_start=1401
+  _globals['_GETGALLERYREQUEST']._serialized_end=1434
+  _globals['_GETGALLERYRESPONSE']._serialized_start=1436
+  _globals['_GETGALLERYRESPONSE']._serialized_end=1494
+  _globals['_LISTGALLERIESREQUEST']._serialized_start=1496
+  _globals['_LISTGALLERIESREQUEST']._serialized_end=1557
+  _globals['_LISTGALLERIESRESPONSE']._serialized_start=1559
+  _globals['_LISTGALLERIESRESPONSE']._serialized_end=1647
+  _globals['_UPDATEGALLERYREQUEST']._serialized_start=1649
+  _globals['_UPDATEGALLERYREQUEST']._serialized_end=1758
+  _globals['_UPDATEGALLERYRESPONSE']._serialized_start=1760
+  _globals['_UPDATEGALLERYRESPONSE']._serialized_end=1821
+  _globals['_DELETEGALLERYREQUEST']._serialized_start=1823
+  _globals['_DELETEGALLERYREQUEST']._serialized_end=1859
+  _globals['_DELETEGALLERYRESPONSE']._serialized_start=1861
+  _globals['_DELETEGALLERYRESPONSE']._serialized_end=1916
+  _globals['_GALLERYSERVICE']._serialized_start=2136
+  _globals['_GALLERYSERVICE']._serialized_end=2573
 # @@protoc_insertion_point(module_scope)

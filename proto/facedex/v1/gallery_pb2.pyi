@@ -151,10 +151,15 @@ class DecisionPolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COSINE_FIELD_NUMBER: _builtins.int
+    TARGET_FPIR_FIELD_NUMBER: _builtins.int
     REVIEW_COSINE_FIELD_NUMBER: _builtins.int
     RUNNER_UP_MARGIN_FIELD_NUMBER: _builtins.int
     cosine: _builtins.float
     """A fixed cosine, -1 to 1."""
+    target_fpir: _builtins.float
+    """The share of strangers' searches that may return somebody, above 0 and below 1, for instance 0.01. The threshold is
+    resolved from the gallery's certificate, and again as the gallery grows. Refused where the certificate does not carry it.
+    """
     review_cosine: _builtins.float
     """A best score from here up to the threshold is REVIEW instead of NO_MATCH; -1 to the threshold; unset: no review band."""
     runner_up_margin: _builtins.float
@@ -163,16 +168,17 @@ class DecisionPolicy(_message.Message):
         self,
         *,
         cosine: _builtins.float = ...,
+        target_fpir: _builtins.float = ...,
         review_cosine: _builtins.float | None = ...,
         runner_up_margin: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_review_cosine", b"_review_cosine", "cosine", b"cosine", "review_cosine", b"review_cosine", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_review_cosine", b"_review_cosine", "cosine", b"cosine", "review_cosine", b"review_cosine", "target_fpir", b"target_fpir", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_review_cosine", b"_review_cosine", "cosine", b"cosine", "review_cosine", b"review_cosine", "runner_up_margin", b"runner_up_margin", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_review_cosine", b"_review_cosine", "cosine", b"cosine", "review_cosine", b"review_cosine", "runner_up_margin", b"runner_up_margin", "target_fpir", b"target_fpir", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__review_cosine: _TypeAlias = _typing.Literal["review_cosine"]  # noqa: Y015
     _WhichOneofArgType__review_cosine: _TypeAlias = _typing.Literal["_review_cosine", b"_review_cosine"]  # noqa: Y015
-    _WhichOneofReturnType_threshold: _TypeAlias = _typing.Literal["cosine"]  # noqa: Y015
+    _WhichOneofReturnType_threshold: _TypeAlias = _typing.Literal["cosine", "target_fpir"]  # noqa: Y015
     _WhichOneofArgType_threshold: _TypeAlias = _typing.Literal["threshold", b"threshold"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__review_cosine) -> _WhichOneofReturnType__review_cosine | None: ...

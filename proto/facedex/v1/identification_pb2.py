@@ -26,7 +26,7 @@ from facedex.v1 import enrolment_pb2 as facedex_dot_v1_dot_enrolment__pb2
 from facedex.v1 import face_pb2 as facedex_dot_v1_dot_face__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x61\x63\x65\x64\x65x/v1/identification.proto\x12\nfacedex.v1\x1a\x1a\x66\x61\x63\x65\x64\x65x/v1/enrolment.proto\x1a\x15\x66\x61\x63\x65\x64\x65x/v1/face.proto\"\xc8\x01\n\tCandidate\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x13\n\x0btemplate_id\x18\x04 \x01(\x03\x12\x39\n\nattributes\x18\x05 \x03(\x0b\x32%.facedex.v1.Candidate.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"2\n\x0eOperatingPoint\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12\r\n\x05\x62\x61sis\x18\x02 \x01(\t\"\xd3\x01\n\x0eIdentifiedFace\x12\x1e\n\x04\x66\x61\x63\x65\x18\x01 \x01(\x0b\x32\x10.facedex.v1.Face\x12&\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x14.facedex.v1.Decision\x12*\n\x06reason\x18\x03 \x01(\x0e\x32\x1a.facedex.v1.DecisionReason\x12)\n\ncandidates\x18\x04 \x03(\x0b\x32\x15.facedex.v1.Candidate\x12\"\n\x06vector\x18\x05 \x01(\x0b\x32\x12.facedex.v1.Vector\"\xe0\x02\n\x0fIdentifyRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.facedex.v1.VectorH\x00\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x16\n\tthreshold\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12,\n\x07\x66ilters\x18\x06 \x03(\x0b\x32\x1b.facedex.v1.AttributeFilter\x12\x1d\n\x15\x65xcluded_identity_ids\x18\x07 \x03(\t\x12(\n\x05\x66\x61\x63\x65s\x18\x08 \x01(\x0e\x32\x19.facedex.v1.FaceSelection\x12$\n\x04mode\x18\t \x01(\x0e\x32\x16.facedex.v1.SearchMode\x12\x16\n\x0ereturn_vectors\x18\n \x01(\x08\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\x07\n\x05probeB\x0c\n\n_threshold\"\xd9\x01\n\x10IdentifyResponse\x12)\n\x05\x66\x61\x63\x65s\x18\x01 \x03(\x0b\x32\x1a.facedex.v1.IdentifiedFace\x12\x33\n\x0foperating_point\x18\x02 \x01(\x0b\x32\x1a.facedex.v1.OperatingPoint\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0bimage_width\x18\x06 \x01(\x05\x12\x14\n\x0cimage_height\x18\x07 \x01(\x05\"F\n\x15IdentifyStreamRequest\x12-\n\x08identify\x18\x01 \x01(\x0b\x32\x1b.facedex.v1.IdentifyRequest\"\x81\x01\n\x16IdentifyStreamResponse\x12\x32\n\nidentified\x18\x01 \x01(\x0b\x32\x1c.facedex.v1.IdentifyResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.facedex.v1.RequestErrorH\x00\x42\x08\n\x06\x61nswer\"\xd2\x01\n\rVerifyRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x15\n\x0bidentity_id\x18\x03 \x01(\tH\x00\x12\x19\n\x0freference_image\x18\x04 \x01(\x0cH\x00\x12\x16\n\tthreshold\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12(\n\x05\x66\x61\x63\x65s\x18\x06 \x01(\x0e\x32\x19.facedex.v1.FaceSelection\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x0b\n\treferenceB\x0c\n\n_threshold\"\xf0\x01\n\x0eVerifyResponse\x12&\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x14.facedex.v1.Decision\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x33\n\x0foperating_point\x18\x03 \x01(\x0b\x32\x1a.facedex.v1.OperatingPoint\x12\x1e\n\x04\x66\x61\x63\x65\x18\x04 \x01(\x0b\x32\x10.facedex.v1.Face\x12(\n\x0ereference_face\x18\x05 \x01(\x0b\x32\x10.facedex.v1.Face\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"J\n\rDetectRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x16\n\x0ereturn_vectors\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"R\n\x0c\x44\x65tectedFace\x12\x1e\n\x04\x66\x61\x63\x65\x18\x01 \x01(\x0b\x32\x10.facedex.v1.Face\x12\"\n\x06vector\x18\x02 \x01(\x0b\x32\x12.facedex.v1.Vector\"\x91\x01\n\x0e\x44\x65tectResponse\x12\'\n\x05\x66\x61\x63\x65s\x18\x01 \x03(\x0b\x32\x18.facedex.v1.DetectedFace\x12\x13\n\x0bimage_width\x18\x02 \x01(\x05\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x17\n\x0f\x64\x65tector_digest\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t*c\n\rFaceSelection\x12\x1e\n\x1a\x46\x41\x43\x45_SELECTION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46\x41\x43\x45_SELECTION_ALL\x10\x01\x12\x1a\n\x16\x46\x41\x43\x45_SELECTION_LARGEST\x10\x02*h\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSEARCH_MODE_IDENTIFICATION\x10\x01\x12\x1d\n\x19SEARCH_MODE_INVESTIGATION\x10\x02*d\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_MATCH\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REVIEW\x10\x02\x12\x15\n\x11\x44\x45\x43ISION_NO_MATCH\x10\x03*\xec\x01\n\x0e\x44\x65\x63isionReason\x12\x1f\n\x1b\x44\x45\x43ISION_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x44\x45\x43ISION_REASON_ABOVE_THRESHOLD\x10\x01\x12#\n\x1f\x44\x45\x43ISION_REASON_BELOW_THRESHOLD\x10\x02\x12\x1f\n\x1b\x44\x45\x43ISION_REASON_REVIEW_BAND\x10\x03\x12\'\n#DECISION_REASON_RUNNER_UP_TOO_CLOSE\x10\x04\x12%\n!DECISION_REASON_NOBODY_TO_COMPARE\x10\x05\x32\xbd\x02\n\x15IdentificationService\x12\x45\n\x08Identify\x12\x1b.facedex.v1.IdentifyRequest\x1a\x1c.facedex.v1.IdentifyResponse\x12[\n\x0eIdentifyStream\x12!.facedex.v1.IdentifyStreamRequest\x1a\".facedex.v1.IdentifyStreamResponse(\x01\x30\x01\x12?\n\x06Verify\x12\x19.facedex.v1.VerifyRequest\x1a\x1a.facedex.v1.VerifyResponse\x12?\n\x06\x44\x65tect\x12\x19.facedex.v1.DetectRequest\x1a\x1a.facedex.v1.DetectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x61\x63\x65\x64\x65x/v1/identification.proto\x12\nfacedex.v1\x1a\x1a\x66\x61\x63\x65\x64\x65x/v1/enrolment.proto\x1a\x15\x66\x61\x63\x65\x64\x65x/v1/face.proto\"\xc8\x01\n\tCandidate\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x13\n\x0btemplate_id\x18\x04 \x01(\x03\x12\x39\n\nattributes\x18\x05 \x03(\x0b\x32%.facedex.v1.Candidate.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x99\x01\n\x0eOperatingPoint\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12\r\n\x05\x62\x61sis\x18\x02 \x01(\t\x12\x18\n\x0btarget_fpir\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12#\n\x04\x66pir\x18\x04 \x01(\x0b\x32\x15.facedex.v1.FpirBound\x12\x16\n\x0e\x62roken_promise\x18\x05 \x01(\tB\x0e\n\x0c_target_fpir\"e\n\tFpirBound\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\r\n\x05lower\x18\x02 \x01(\x01\x12\x10\n\x08\x65stimate\x18\x03 \x01(\x01\x12\r\n\x05upper\x18\x04 \x01(\x01\x12\x13\n\x0bis_measured\x18\x05 \x01(\x08\"\xd3\x01\n\x0eIdentifiedFace\x12\x1e\n\x04\x66\x61\x63\x65\x18\x01 \x01(\x0b\x32\x10.facedex.v1.Face\x12&\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x14.facedex.v1.Decision\x12*\n\x06reason\x18\x03 \x01(\x0e\x32\x1a.facedex.v1.DecisionReason\x12)\n\ncandidates\x18\x04 \x03(\x0b\x32\x15.facedex.v1.Candidate\x12\"\n\x06vector\x18\x05 \x01(\x0b\x32\x12.facedex.v1.Vector\"\x8a\x03\n\x0fIdentifyRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.facedex.v1.VectorH\x00\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x16\n\tthreshold\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12,\n\x07\x66ilters\x18\x06 \x03(\x0b\x32\x1b.facedex.v1.AttributeFilter\x12\x1d\n\x15\x65xcluded_identity_ids\x18\x07 \x03(\t\x12(\n\x05\x66\x61\x63\x65s\x18\x08 \x01(\x0e\x32\x19.facedex.v1.FaceSelection\x12$\n\x04mode\x18\t \x01(\x0e\x32\x16.facedex.v1.SearchMode\x12\x16\n\x0ereturn_vectors\x18\n \x01(\x08\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12\x18\n\x0btarget_fpir\x18\x0c \x01(\x01H\x02\x88\x01\x01\x42\x07\n\x05probeB\x0c\n\n_thresholdB\x0e\n\x0c_target_fpir\"\xd9\x01\n\x10IdentifyResponse\x12)\n\x05\x66\x61\x63\x65s\x18\x01 \x03(\x0b\x32\x1a.facedex.v1.IdentifiedFace\x12\x33\n\x0foperating_point\x18\x02 \x01(\x0b\x32\x1a.facedex.v1.OperatingPoint\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0bimage_width\x18\x06 \x01(\x05\x12\x14\n\x0cimage_height\x18\x07 \x01(\x05\"F\n\x15IdentifyStreamRequest\x12-\n\x08identify\x18\x01 \x01(\x0b\x32\x1b.facedex.v1.IdentifyRequest\"\x81\x01\n\x16IdentifyStreamResponse\x12\x32\n\nidentified\x18\x01 \x01(\x0b\x32\x1c.facedex.v1.IdentifyResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.facedex.v1.RequestErrorH\x00\x42\x08\n\x06\x61nswer\"\xd2\x01\n\rVerifyRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x15\n\x0bidentity_id\x18\x03 \x01(\tH\x00\x12\x19\n\x0freference_image\x18\x04 \x01(\x0cH\x00\x12\x16\n\tthreshold\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12(\n\x05\x66\x61\x63\x65s\x18\x06 \x01(\x0e\x32\x19.facedex.v1.FaceSelection\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x0b\n\treferenceB\x0c\n\n_threshold\"\xf0\x01\n\x0eVerifyResponse\x12&\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x14.facedex.v1.Decision\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x33\n\x0foperating_point\x18\x03 \x01(\x0b\x32\x1a.facedex.v1.OperatingPoint\x12\x1e\n\x04\x66\x61\x63\x65\x18\x04 \x01(\x0b\x32\x10.facedex.v1.Face\x12(\n\x0ereference_face\x18\x05 \x01(\x0b\x32\x10.facedex.v1.Face\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"J\n\rDetectRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x16\n\x0ereturn_vectors\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"R\n\x0c\x44\x65tectedFace\x12\x1e\n\x04\x66\x61\x63\x65\x18\x01 \x01(\x0b\x32\x10.facedex.v1.Face\x12\"\n\x06vector\x18\x02 \x01(\x0b\x32\x12.facedex.v1.Vector\"\x91\x01\n\x0e\x44\x65tectResponse\x12\'\n\x05\x66\x61\x63\x65s\x18\x01 \x03(\x0b\x32\x18.facedex.v1.DetectedFace\x12\x13\n\x0bimage_width\x18\x02 \x01(\x05\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x17\n\x0f\x64\x65tector_digest\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t*c\n\rFaceSelection\x12\x1e\n\x1a\x46\x41\x43\x45_SELECTION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46\x41\x43\x45_SELECTION_ALL\x10\x01\x12\x1a\n\x16\x46\x41\x43\x45_SELECTION_LARGEST\x10\x02*h\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSEARCH_MODE_IDENTIFICATION\x10\x01\x12\x1d\n\x19SEARCH_MODE_INVESTIGATION\x10\x02*d\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_MATCH\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REVIEW\x10\x02\x12\x15\n\x11\x44\x45\x43ISION_NO_MATCH\x10\x03*\xb7\x02\n\x0e\x44\x65\x63isionReason\x12\x1f\n\x1b\x44\x45\x43ISION_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x44\x45\x43ISION_REASON_ABOVE_THRESHOLD\x10\x01\x12#\n\x1f\x44\x45\x43ISION_REASON_BELOW_THRESHOLD\x10\x02\x12\x1f\n\x1b\x44\x45\x43ISION_REASON_REVIEW_BAND\x10\x03\x12\'\n#DECISION_REASON_RUNNER_UP_TOO_CLOSE\x10\x04\x12%\n!DECISION_REASON_NOBODY_TO_COMPARE\x10\x05\x12\x1e\n\x1a\x44\x45\x43ISION_REASON_POOR_PROBE\x10\x06\x12)\n%DECISION_REASON_NO_CALIBRATED_PROMISE\x10\x07\x32\xbd\x02\n\x15IdentificationService\x12\x45\n\x08Identify\x12\x1b.facedex.v1.IdentifyRequest\x1a\x1c.facedex.v1.IdentifyResponse\x12[\n\x0eIdentifyStream\x12!.facedex.v1.IdentifyStreamRequest\x1a\".facedex.v1.IdentifyStreamResponse(\x01\x30\x01\x12?\n\x06Verify\x12\x19.facedex.v1.VerifyRequest\x1a\x1a.facedex.v1.VerifyResponse\x12?\n\x06\x44\x65tect\x12\x19.facedex.v1.DetectRequest\x1a\x1a.facedex.v1.DetectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,40 +35,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CANDIDATE_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_CANDIDATE_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_FACESELECTION']._serialized_start=2110
-  _globals['_FACESELECTION']._serialized_end=2209
-  _globals['_SEARCHMODE']._serialized_start=2211
-  _globals['_SEARCHMODE']._serialized_end=2315
-  _globals['_DECISION']._serialized_start=2317
-  _globals['_DECISION']._serialized_end=2417
-  _globals['_DECISIONREASON']._serialized_start=2420
-  _globals['_DECISIONREASON']._serialized_end=2656
+  _globals['_FACESELECTION']._serialized_start=2359
+  _globals['_FACESELECTION']._serialized_end=2458
+  _globals['_SEARCHMODE']._serialized_start=2460
+  _globals['_SEARCHMODE']._serialized_end=2564
+  _globals['_DECISION']._serialized_start=2566
+  _globals['_DECISION']._serialized_end=2666
+  _globals['_DECISIONREASON']._serialized_start=2669
+  _globals['_DECISIONREASON']._serialized_end=2980
   _globals['_CANDIDATE']._serialized_start=99
   _globals['_CANDIDATE']._serialized_end=299
   _globals['_CANDIDATE_ATTRIBUTESENTRY']._serialized_start=250
   _globals['_CANDIDATE_ATTRIBUTESENTRY']._serialized_end=299
-  _globals['_OPERATINGPOINT']._serialized_start=301
-  _globals['_OPERATINGPOINT']._serialized_end=351
-  _globals['_IDENTIFIEDFACE']._serialized_start=354
-  _globals['_IDENTIFIEDFACE']._serialized_end=565
-  _globals['_IDENTIFYREQUEST']._serialized_start=568
-  _globals['_IDENTIFYREQUEST']._serialized_end=920
-  _globals['_IDENTIFYRESPONSE']._serialized_start=923
-  _globals['_IDENTIFYRESPONSE']._serialized_end=1140
-  _globals['_IDENTIFYSTREAMREQUEST']._serialized_start=1142
-  _globals['_IDENTIFYSTREAMREQUEST']._serialized_end=1212
-  _globals['_IDENTIFYSTREAMRESPONSE']._serialized_start=1215
-  _globals['_IDENTIFYSTREAMRESPONSE']._serialized_end=1344
-  _globals['_VERIFYREQUEST']._serialized_start=1347
-  _globals['_VERIFYREQUEST']._serialized_end=1557
-  _globals['_VERIFYRESPONSE']._serialized_start=1560
-  _globals['_VERIFYRESPONSE']._serialized_end=1800
-  _globals['_DETECTREQUEST']._serialized_start=1802
-  _globals['_DETECTREQUEST']._serialized_end=1876
-  _globals['_DETECTEDFACE']._serialized_start=1878
-  _globals['_DETECTEDFACE']._serialized_end=1960
-  _globals['_DETECTRESPONSE']._serialized_start=1963
-  _globals['_DETECTRESPONSE']._serialized_end=2108
-  _globals['_IDENTIFICATIONSERVICE']._serialized_start=2659
-  _globals['_IDENTIFICATIONSERVICE']._serialized_end=2976
+  _globals['_OPERATINGPOINT']._serialized_start=302
+  _globals['_OPERATINGPOINT']._serialized_end=455
+  _globals['_FPIRBOUND']._serialized_start=457
+  _globals['_FPIRBOUND']._serialized_end=558
+  _globals['_IDENTIFIEDFACE']._serialized_start=561
+  _globals['_IDENTIFIEDFACE']._serialized_end=772
+  _globals['_IDENTIFYREQUEST']._serialized_start=775
+  _globals['_IDENTIFYREQUEST']._serialized_end=1169
+  _globals['_IDENTIFYRESPONSE']._serialized_start=1172
+  _globals['_IDENTIFYRESPONSE']._serialized_end=1389
+  _globals['_IDENTIFYSTREAMREQUEST']._serialized_start=1391
+  _globals['_IDENTIFYSTREAMREQUEST']._serialized_end=1461
+  _globals['_IDENTIFYSTREAMRESPONSE']._serialized_start=1464
+  _globals['_IDENTIFYSTREAMRESPONSE']._serialized_end=1593
+  _globals['_VERIFYREQUEST']._serialized_start=1596
+  _globals['_VERIFYREQUEST']._serialized_end=1806
+  _globals['_VERIFYRESPONSE']._serialized_start=1809
+  _globals['_VERIFYRESPONSE']._serialized_end=2049
+  _globals['_DETECTREQUEST']._serialized_start=2051
+  _globals['_DETECTREQUEST']._serialized_end=2125
+  _globals['_DETECTEDFACE']._serialized_start=2127
+  _globals['_DETECTEDFACE']._serialized_end=2209
+  _globals['_DETECTRESPONSE']._serialized_start=2212
+  _globals['_DETECTRESPONSE']._serialized_end=2357
+  _globals['_IDENTIFICATIONSERVICE']._serialized_start=2983
+  _globals['_IDENTIFICATIONSERVICE']._serialized_end=3300
 # @@protoc_insertion_point(module_scope)

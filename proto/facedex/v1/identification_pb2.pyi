@@ -115,6 +115,10 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     """The second identity scores nearly as high as the first."""
     DECISION_REASON_NOBODY_TO_COMPARE: _DecisionReason.ValueType  # 5
     """No identity was compared: the gallery is empty, or the filters leave nobody."""
+    DECISION_REASON_POOR_PROBE: _DecisionReason.ValueType  # 6
+    """The best score reaches the threshold, but the probe fails the quality gate that the promised error rate rests on."""
+    DECISION_REASON_NO_CALIBRATED_PROMISE: _DecisionReason.ValueType  # 7
+    """The best score reaches the threshold, but the target that the policy names is not kept; the operating point says why."""
 
 class DecisionReason(_DecisionReason, metaclass=_DecisionReasonEnumTypeWrapper):
     """Why the server concludes it."""
@@ -131,6 +135,10 @@ DECISION_REASON_RUNNER_UP_TOO_CLOSE: DecisionReason.ValueType  # 4
 """The second identity scores nearly as high as the first."""
 DECISION_REASON_NOBODY_TO_COMPARE: DecisionReason.ValueType  # 5
 """No identity was compared: the gallery is empty, or the filters leave nobody."""
+DECISION_REASON_POOR_PROBE: DecisionReason.ValueType  # 6
+"""The best score reaches the threshold, but the probe fails the quality gate that the promised error rate rests on."""
+DECISION_REASON_NO_CALIBRATED_PROMISE: DecisionReason.ValueType  # 7
+"""The best score reaches the threshold, but the target that the policy names is not kept; the operating point says why."""
 Global___DecisionReason: _TypeAlias = DecisionReason  # noqa: Y015
 
 @_typing.final
@@ -201,23 +209,77 @@ class OperatingPoint(_message.Message):
 
     THRESHOLD_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
+    TARGET_FPIR_FIELD_NUMBER: _builtins.int
+    FPIR_FIELD_NUMBER: _builtins.int
+    BROKEN_PROMISE_FIELD_NUMBER: _builtins.int
     threshold: _builtins.float
     """A score at or above it is a match; a cosine, -1 to 1."""
     basis: _builtins.str
     """Where the threshold comes from, for people: the request, the gallery's policy, or the model's manifest."""
+    target_fpir: _builtins.float
+    """The target that the threshold keeps; absent where the threshold is a fixed cosine."""
+    broken_promise: _builtins.str
+    """Why the target of the gallery's policy is not kept; empty where it is. Nobody is a MATCH then."""
+    @_builtins.property
+    def fpir(self) -> Global___FpirBound:
+        """What the gallery's certificate says of this threshold; absent where there is none that fits."""
+
     def __init__(
         self,
         *,
         threshold: _builtins.float = ...,
         basis: _builtins.str = ...,
+        target_fpir: _builtins.float | None = ...,
+        fpir: Global___FpirBound | None = ...,
+        broken_promise: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir", "fpir", b"fpir", "target_fpir", b"target_fpir"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir", "basis", b"basis", "broken_promise", b"broken_promise", "fpir", b"fpir", "target_fpir", b"target_fpir", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__target_fpir: _TypeAlias = _typing.Literal["target_fpir"]  # noqa: Y015
+    _WhichOneofArgType__target_fpir: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_fpir) -> _WhichOneofReturnType__target_fpir | None: ...
+
+Global___OperatingPoint: _TypeAlias = OperatingPoint  # noqa: Y015
+
+@_typing.final
+class FpirBound(_message.Message):
+    """FPIR: the share of searches of people who are not enrolled that return somebody at or above the threshold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    IS_MEASURED_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.str
+    """Digest of the certificate, 64 hexadecimal digits."""
+    lower: _builtins.float
+    """Lower end of the 95 % interval."""
+    estimate: _builtins.float
+    """The most likely value."""
+    upper: _builtins.float
+    """Upper end of the 95 % interval: what is promised."""
+    is_measured: _builtins.bool
+    """Whether it was measured in a gallery of about this size; otherwise it is extrapolated."""
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.str = ...,
+        lower: _builtins.float = ...,
+        estimate: _builtins.float = ...,
+        upper: _builtins.float = ...,
+        is_measured: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "estimate", b"estimate", "is_measured", b"is_measured", "lower", b"lower", "upper", b"upper"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OperatingPoint: _TypeAlias = OperatingPoint  # noqa: Y015
+Global___FpirBound: _TypeAlias = FpirBound  # noqa: Y015
 
 @_typing.final
 class IdentifiedFace(_message.Message):
@@ -280,6 +342,7 @@ class IdentifyRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FPIR_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Name of the gallery."""
     image: _builtins.bytes
@@ -296,6 +359,8 @@ class IdentifyRequest(_message.Message):
     """Whether to return each face's vector."""
     request_id: _builtins.str
     """A name for this request that the answer repeats, at most 64 characters."""
+    target_fpir: _builtins.float
+    """A target FPIR instead of the gallery's threshold, above 0 and below 1. Refused where the certificate does not carry it."""
     @_builtins.property
     def vector(self) -> _face_pb2.Vector:
         """A vector of the gallery's model."""
@@ -322,15 +387,20 @@ class IdentifyRequest(_message.Message):
         mode: Global___SearchMode.ValueType = ...,
         return_vectors: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        target_fpir: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "image", b"image", "probe", b"probe", "threshold", b"threshold", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir", "_threshold", b"_threshold", "image", b"image", "probe", b"probe", "target_fpir", b"target_fpir", "threshold", b"threshold", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "excluded_identity_ids", b"excluded_identity_ids", "faces", b"faces", "filters", b"filters", "gallery", b"gallery", "image", b"image", "limit", b"limit", "mode", b"mode", "probe", b"probe", "request_id", b"request_id", "return_vectors", b"return_vectors", "threshold", b"threshold", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir", "_threshold", b"_threshold", "excluded_identity_ids", b"excluded_identity_ids", "faces", b"faces", "filters", b"filters", "gallery", b"gallery", "image", b"image", "limit", b"limit", "mode", b"mode", "probe", b"probe", "request_id", b"request_id", "return_vectors", b"return_vectors", "target_fpir", b"target_fpir", "threshold", b"threshold", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__target_fpir: _TypeAlias = _typing.Literal["target_fpir"]  # noqa: Y015
+    _WhichOneofArgType__target_fpir: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir"]  # noqa: Y015
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
     _WhichOneofReturnType_probe: _TypeAlias = _typing.Literal["image", "vector"]  # noqa: Y015
     _WhichOneofArgType_probe: _TypeAlias = _typing.Literal["probe", b"probe"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_fpir) -> _WhichOneofReturnType__target_fpir | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
     @_typing.overload

@@ -40,6 +40,21 @@ class OperationsServiceStub:
                 request_serializer=facedex_dot_v1_dot_operations__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=facedex_dot_v1_dot_operations__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
+        self.GetJob = channel.unary_unary(
+                '/facedex.v1.OperationsService/GetJob',
+                request_serializer=facedex_dot_v1_dot_operations__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=facedex_dot_v1_dot_operations__pb2.GetJobResponse.FromString,
+                _registered_method=True)
+        self.ListJobs = channel.unary_unary(
+                '/facedex.v1.OperationsService/ListJobs',
+                request_serializer=facedex_dot_v1_dot_operations__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=facedex_dot_v1_dot_operations__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/facedex.v1.OperationsService/CancelJob',
+                request_serializer=facedex_dot_v1_dot_operations__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=facedex_dot_v1_dot_operations__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServiceServicer:
@@ -53,6 +68,27 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJob(self, request, context):
+        """Tells how far a job is. NOT_FOUND where there is none of that number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobs(self, request, context):
+        """Lists jobs, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJob(self, request, context):
+        """Asks a job to stop; one that is done stays done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +96,21 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=facedex_dot_v1_dot_operations__pb2.GetServerInfoRequest.FromString,
                     response_serializer=facedex_dot_v1_dot_operations__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'GetJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJob,
+                    request_deserializer=facedex_dot_v1_dot_operations__pb2.GetJobRequest.FromString,
+                    response_serializer=facedex_dot_v1_dot_operations__pb2.GetJobResponse.SerializeToString,
+            ),
+            'ListJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobs,
+                    request_deserializer=facedex_dot_v1_dot_operations__pb2.ListJobsRequest.FromString,
+                    response_serializer=facedex_dot_v1_dot_operations__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=facedex_dot_v1_dot_operations__pb2.CancelJobRequest.FromString,
+                    response_serializer=facedex_dot_v1_dot_operations__pb2.CancelJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +141,87 @@ class OperationsService:
             '/facedex.v1.OperationsService/GetServerInfo',
             facedex_dot_v1_dot_operations__pb2.GetServerInfoRequest.SerializeToString,
             facedex_dot_v1_dot_operations__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facedex.v1.OperationsService/GetJob',
+            facedex_dot_v1_dot_operations__pb2.GetJobRequest.SerializeToString,
+            facedex_dot_v1_dot_operations__pb2.GetJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facedex.v1.OperationsService/ListJobs',
+            facedex_dot_v1_dot_operations__pb2.ListJobsRequest.SerializeToString,
+            facedex_dot_v1_dot_operations__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facedex.v1.OperationsService/CancelJob',
+            facedex_dot_v1_dot_operations__pb2.CancelJobRequest.SerializeToString,
+            facedex_dot_v1_dot_operations__pb2.CancelJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,12 @@ class OperationsServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OperationsServiceAsyncStub: ...
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_operations_pb2.GetServerInfoRequest, _operations_pb2.GetServerInfoResponse]
     """Tells the server's version, models and limits."""
+    GetJob: _grpc.UnaryUnaryMultiCallable[_operations_pb2.GetJobRequest, _operations_pb2.GetJobResponse]
+    """Tells how far a job is. NOT_FOUND where there is none of that number."""
+    ListJobs: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListJobsRequest, _operations_pb2.ListJobsResponse]
+    """Lists jobs, the newest first."""
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_operations_pb2.CancelJobRequest, _operations_pb2.CancelJobResponse]
+    """Asks a job to stop; one that is done stays done."""
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
@@ -43,6 +49,12 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_operations_pb2.GetServerInfoRequest, _operations_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Tells the server's version, models and limits."""
+    GetJob: _aio.UnaryUnaryMultiCallable[_operations_pb2.GetJobRequest, _operations_pb2.GetJobResponse]  # type: ignore[assignment]
+    """Tells how far a job is. NOT_FOUND where there is none of that number."""
+    ListJobs: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListJobsRequest, _operations_pb2.ListJobsResponse]  # type: ignore[assignment]
+    """Lists jobs, the newest first."""
+    CancelJob: _aio.UnaryUnaryMultiCallable[_operations_pb2.CancelJobRequest, _operations_pb2.CancelJobResponse]  # type: ignore[assignment]
+    """Asks a job to stop; one that is done stays done."""
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     """What runs here."""
@@ -54,5 +66,29 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.GetServerInfoResponse, _abc.Awaitable[_operations_pb2.GetServerInfoResponse]]:
         """Tells the server's version, models and limits."""
+
+    @_abc_1.abstractmethod
+    def GetJob(
+        self,
+        request: _operations_pb2.GetJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.GetJobResponse, _abc.Awaitable[_operations_pb2.GetJobResponse]]:
+        """Tells how far a job is. NOT_FOUND where there is none of that number."""
+
+    @_abc_1.abstractmethod
+    def ListJobs(
+        self,
+        request: _operations_pb2.ListJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.ListJobsResponse, _abc.Awaitable[_operations_pb2.ListJobsResponse]]:
+        """Lists jobs, the newest first."""
+
+    @_abc_1.abstractmethod
+    def CancelJob(
+        self,
+        request: _operations_pb2.CancelJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.CancelJobResponse, _abc.Awaitable[_operations_pb2.CancelJobResponse]]:
+        """Asks a job to stop; one that is done stays done."""
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

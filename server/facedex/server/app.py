@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent import futures
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -12,8 +12,11 @@ from grpc_reflection.v1alpha import reflection
 
 from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.indexes import SearchSettings
+from facedex.indexer.jobs.calibration import certificate_of_gallery
+from facedex.indexer.jobs.runner import JobRunner
 from facedex.indexer.store.store import Store
 from facedex.server.admission import Admission, Places
+from facedex.server.calibration_service import CALIBRATE, CalibrationService
 from facedex.server.enrolment_service import EnrolmentService
 from facedex.server.follower import Follower
 from facedex.server.gallery_service import GalleryService
@@ -24,6 +27,8 @@ from facedex.server.patience import Patience
 from facedex.server.readiness import Readiness
 from facedex.server.stop_signal import StopSignal
 from facedex.v1 import (
+    calibration_pb2,
+    calibration_pb2_grpc,
     enrolment_pb2,
     enrolment_pb2_grpc,
     gallery_pb2,
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from facedex.indexer.galleries import Galleries
+    from facedex.indexer.store.records import JobRecord
     from facedex.server.settings import Settings
 
 logger = structlog.get_logger("facedex.server")
@@ -48,6 +54,7 @@ SERVICES = tuple(
         (gallery_pb2, "GalleryService"),
         (enrolment_pb2, "EnrolmentService"),
         (identification_pb2, "IdentificationService"),
+        (calibration_pb2, "CalibrationService"),
         (operations_pb2, "OperationsService"),
     )
 )
@@ -91,6 +98,7 @@ class App:
         self._readiness = Readiness(self._galleries.loaded_share)
         self._server = build_server(settings, self._galleries, self._health, self._patience, self._readiness)
         self.address = _bind(self._server, settings.listen)
+        self._jobs = JobRunner(self._store, {CALIBRATE: self._calibrate})
         self._follower = Follower(self._galleries, interval_seconds=settings.follow_interval_seconds)
 
     def start(self) -> None:
@@ -101,6 +109,7 @@ class App:
         self._galleries.follow()
         self._readiness.declare()
         self._follower.start()
+        self._jobs.start()
         self._tell_health(health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
@@ -110,7 +119,14 @@ class App:
         self._server.stop(self._settings.drain_seconds).wait()
         self._patience.stop()
         self._follower.stop()
+        self._jobs.stop()
         self._store.close()
+
+    def _calibrate(self, job: JobRecord, report: Callable[[float], None]) -> dict[str, Any]:
+        gallery = self._galleries.get(job.gallery)
+        detector = self._galleries.pipeline.detector.manifest
+        certificate = certificate_of_gallery(gallery, detector=detector, report=report)
+        return {"certificate": certificate.digest, "revision": gallery.certify(certificate)}
 
     def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):
@@ -145,6 +161,7 @@ def build_server(
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(galleries), server)
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(galleries), server)
     identification_pb2_grpc.add_IdentificationServiceServicer_to_server(IdentificationService(galleries), server)
+    calibration_pb2_grpc.add_CalibrationServiceServicer_to_server(CalibrationService(galleries), server)
     operations_pb2_grpc.add_OperationsServiceServicer_to_server(
         OperationsService(galleries, settings, readiness), server
     )

@@ -123,6 +123,7 @@ def _seconds(duration: Duration) -> float:
 def _decision(policy: gallery_pb2.DecisionPolicy) -> DecisionPolicy:
     return DecisionPolicy(
         cosine=policy.cosine if policy.HasField("cosine") else None,
+        target_fpir=policy.target_fpir if policy.HasField("target_fpir") else None,
         review_cosine=policy.review_cosine if policy.HasField("review_cosine") else None,
         runner_up_margin=policy.runner_up_margin,
     )
@@ -179,6 +180,8 @@ def _wire_decision(policy: DecisionPolicy) -> gallery_pb2.DecisionPolicy:
     wire = gallery_pb2.DecisionPolicy(review_cosine=policy.review_cosine, runner_up_margin=policy.runner_up_margin)
     if policy.cosine is not None:
         wire.cosine = policy.cosine
+    if policy.target_fpir is not None:
+        wire.target_fpir = policy.target_fpir
     return wire
 
 

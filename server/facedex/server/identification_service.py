@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facedex.indexer.enrolment import probe_quality
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.galleries import model_record
 from facedex.indexer.gallery import cosine, select_faces, verification
@@ -11,6 +12,7 @@ from facedex.indexer.identification import (
     Decision,
     DecisionReason,
     FaceSelection,
+    FpirBound,
     OperatingPoint,
     Query,
     SearchMode,
@@ -149,7 +151,9 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         faces = _chosen(detection, selection)
         probes = _embedded(pipeline, faces, checkpoint)
         checkpoint()
-        response = _response(request, gallery, gallery.identify(probes, query))
+        limits = gallery.policy.enrolment.quality_limits
+        qualities = [probe_quality(each.face.quality, limits) for each in faces]
+        response = _response(request, gallery, gallery.identify(probes, query, qualities))
         response.image_width, response.image_height = detection.width, detection.height
         for answer, face in zip(response.faces, faces, strict=True):
             answer.face.CopyFrom(wire_face(face.face))
@@ -227,6 +231,7 @@ def _query(request: identification_pb2.IdentifyRequest) -> Query:
     return Query(
         limit=request.limit or DEFAULT_LIMIT,
         threshold=_threshold(request),
+        target_fpir=request.target_fpir if request.HasField("target_fpir") else None,
         filters=domain_filters(request.filters),
         excluded_identity_ids=frozenset(checked_identity_id(each) for each in request.excluded_identity_ids),
         mode=known_value(MODES, request.mode, "mode"),
@@ -238,7 +243,7 @@ def _response(
 ) -> identification_pb2.IdentifyResponse:
     return identification_pb2.IdentifyResponse(
         faces=[_wire_identification(each) for each in found.faces],
-        operating_point=_wire_point(found.operating_point),
+        operating_point=wire_point(found.operating_point),
         model_digest=gallery.record.model.digest,
         revision=found.revision,
         request_id=request.request_id,
@@ -273,8 +278,25 @@ def _wire_candidate(candidate: Candidate) -> identification_pb2.Candidate:
     )
 
 
-def _wire_point(point: OperatingPoint) -> identification_pb2.OperatingPoint:
-    return identification_pb2.OperatingPoint(threshold=point.threshold, basis=point.basis)
+def wire_point(point: OperatingPoint) -> identification_pb2.OperatingPoint:
+    fpir = point.fpir
+    return identification_pb2.OperatingPoint(
+        threshold=point.threshold,
+        basis=point.basis,
+        target_fpir=point.target_fpir,
+        fpir=None if fpir is None else _wire_bound(fpir),
+        broken_promise=point.broken_promise,
+    )
+
+
+def _wire_bound(fpir: FpirBound) -> identification_pb2.FpirBound:
+    return identification_pb2.FpirBound(
+        certificate=fpir.certificate,
+        lower=fpir.lower,
+        estimate=fpir.estimate,
+        upper=fpir.upper,
+        is_measured=fpir.is_measured,
+    )
 
 
 def _verify_response(
@@ -283,7 +305,7 @@ def _verify_response(
     return identification_pb2.VerifyResponse(
         decision=DECISIONS[verified.decision],
         score=verified.score,
-        operating_point=_wire_point(verified.operating_point),
+        operating_point=wire_point(verified.operating_point),
         face=wire_face(face.face),
         model_digest=model_digest,
         request_id=request.request_id,

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from facedex.indexer.store.records import JobRecord, JobState
+from facedex.server.paging import number_before, page_size, token_after
+from facedex.server.translate import wire_time
 from facedex.v1 import operations_pb2, operations_pb2_grpc
 
 if TYPE_CHECKING:
@@ -13,6 +17,9 @@ if TYPE_CHECKING:
     from facedex.indexer.vision.manifest import ModelManifest
     from facedex.server.readiness import Readiness
     from facedex.server.settings import Settings
+
+
+JOB_STATES = {each: operations_pb2.JobState.Value(f"JOB_STATE_{each.name}") for each in JobState}
 
 
 class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
@@ -40,6 +47,38 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
             index_checked_total=self._galleries.shadow.checked,
             index_missed_total=self._galleries.shadow.missed,
         )
+
+    def GetJob(
+        self, request: operations_pb2.GetJobRequest, context: grpc.ServicerContext
+    ) -> operations_pb2.GetJobResponse:
+        return operations_pb2.GetJobResponse(job=wire_job(self._galleries.store.job(request.id)))
+
+    def ListJobs(
+        self, request: operations_pb2.ListJobsRequest, context: grpc.ServicerContext
+    ) -> operations_pb2.ListJobsResponse:
+        size = page_size(request.page_size)
+        before = number_before(request.page_token)
+        jobs = self._galleries.store.jobs(before=before, limit=size)
+        more = token_after(str(jobs[-1].id)) if len(jobs) == size else ""
+        return operations_pb2.ListJobsResponse(jobs=[wire_job(each) for each in jobs], next_page_token=more)
+
+    def CancelJob(
+        self, request: operations_pb2.CancelJobRequest, context: grpc.ServicerContext
+    ) -> operations_pb2.CancelJobResponse:
+        return operations_pb2.CancelJobResponse(job=wire_job(self._galleries.store.cancel_job(request.id)))
+
+
+def wire_job(job: JobRecord) -> operations_pb2.Job:
+    return operations_pb2.Job(
+        id=job.id,
+        kind=job.kind,
+        gallery=job.gallery,
+        state=JOB_STATES[job.state],
+        progress=job.progress,
+        result="" if job.result is None else json.dumps(job.result),
+        error=job.error,
+        create_time=wire_time(job.created_at),
+    )
 
 
 def _index_info(gallery: Gallery) -> operations_pb2.IndexInfo:

@@ -23,6 +23,16 @@ def token_after(name: str) -> str:
     return base64.urlsafe_b64encode(name.encode()).decode()
 
 
+def number_before(token: str) -> int | None:
+    """The number of a token that `token_after` made of one; None for an empty token."""
+    name = name_before(token)
+    if not name:
+        return None
+    if not name.isdecimal():
+        raise InvalidArgument("page_token", "is not one that this server gave; leave it empty for the first page")
+    return int(name)
+
+
 def name_before(token: str) -> str:
     """The inverse of `token_after`; an empty token begins at the start."""
     try:

@@ -10,6 +10,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from facedex.indexer import errors
+from facedex.indexer.calibration.errors import CalibrationError, ScoresInvalid
 from facedex.indexer.vision import errors as vision_errors
 from facedex.server.admission import Overloaded, Stopping
 from facedex.server.readiness import Loading
@@ -29,6 +30,8 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (errors.SeveralFacesFound, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WrongModel, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ModelMissing, grpc.StatusCode.FAILED_PRECONDITION),
+    (ScoresInvalid, grpc.StatusCode.INVALID_ARGUMENT),
+    (CalibrationError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.StoreUnavailable, grpc.StatusCode.UNAVAILABLE),
     (errors.CallerError, grpc.StatusCode.INVALID_ARGUMENT),
     (vision_errors.ImageRefused, grpc.StatusCode.INVALID_ARGUMENT),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from facedex.indexer.errors import GalleryExists, GalleryNotFound
-from facedex.indexer.store.records import GalleryRecord, ModelRecord, as_utc
-from facedex.indexer.store.schema import gallery, identity, model, template
+from facedex.indexer.store.records import CertificateRecord, GalleryRecord, ModelRecord, as_utc
+from facedex.indexer.store.schema import certificate, gallery, identity, model, template
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -71,6 +71,28 @@ def lock_gallery(connection: Connection, gallery_id: int, *, name: str) -> int:
 
 def set_revision(connection: Connection, gallery_id: int, revision: int) -> None:
     connection.execute(update(gallery).where(gallery.c.id == gallery_id).values(revision=revision))
+
+
+def insert_certificate(
+    connection: Connection, gallery_id: int, digest: str, document: dict[str, Any], *, now: datetime
+) -> None:
+    """Adds a certificate, which is in force from now on; one that is known already is in force again."""
+    connection.execute(delete(certificate).where(_is_certificate(gallery_id, digest)))
+    values = {"gallery_id": gallery_id, "digest": digest, "document": document, "created_at": now}
+    connection.execute(insert(certificate).values(values))
+
+
+def select_certificate(connection: Connection, gallery_id: int, digest: str) -> CertificateRecord | None:
+    """One certificate of a gallery; the newest where no digest is given."""
+    columns = (certificate.c.digest, certificate.c.document, certificate.c.created_at)
+    wanted = _is_certificate(gallery_id, digest) if digest else certificate.c.gallery_id == gallery_id
+    newest = select(*columns).where(wanted).order_by(certificate.c.created_at.desc()).limit(1)
+    row = connection.execute(newest).first()
+    return None if row is None else CertificateRecord(row.digest, row.document, as_utc(row.created_at))
+
+
+def _is_certificate(gallery_id: int, digest: str) -> ColumnElement[bool]:
+    return and_(certificate.c.gallery_id == gallery_id, certificate.c.digest == digest)
 
 
 def update_policy(connection: Connection, name: str, policy: dict[str, Any]) -> None:

@@ -39,6 +39,46 @@ class GalleryRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateRecord:
+    """A certificate as it stands in the store; `document` is that of `facedex.indexer.calibration.certificate`."""
+
+    digest: str
+    document: dict[str, Any]
+    created_at: datetime
+
+
+class JobState(enum.Enum):
+    """What has become of a job."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in {JobState.WAITING, JobState.RUNNING}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """Long-running work as it stands in the store. `progress` is 0 to 1; `owner` the process that works on it."""
+
+    id: int
+    kind: str
+    gallery: str
+    arguments: dict[str, Any]
+    state: JobState
+    progress: float
+    cancel_requested: bool
+    result: dict[str, Any] | None
+    error: str
+    owner: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TemplateRecord:
     """A template without its vector."""
 

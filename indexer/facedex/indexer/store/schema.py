@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Float,
@@ -128,4 +129,36 @@ request = Table(
     Column("answer", JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Index(None, "created_at"),
+)
+
+# Immutable documents, named by their digest; the newest of a gallery is in force.
+certificate = Table(
+    "certificate",
+    metadata,
+    Column("gallery_id", ForeignKey("gallery.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("document", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+# Long-running work that outlives a restart; see `records.JobRecord`.
+job = Table(
+    "job",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("gallery", GalleryName, nullable=False),
+    Column("arguments", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    # 0 to 1.
+    Column("progress", Float(53), nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("result", JSON(none_as_null=True)),
+    Column("error", String(1000), nullable=False),
+    # The process that works on it, and when it last said so: a job whose owner fell silent is taken up by another.
+    Column("owner", String(64), nullable=False),
+    Column("heartbeat_at", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "state"),
+    sqlite_autoincrement=True,
 )

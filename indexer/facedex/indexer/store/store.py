@@ -3,23 +3,26 @@ from __future__ import annotations
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from facedex.indexer.errors import IdentityNotFound, StoreUnavailable, TemplateNotFound
-from facedex.indexer.store import change_rows, gallery_rows, identity_rows
+from facedex.indexer.store import change_rows, gallery_rows, identity_rows, job_rows
 from facedex.indexer.store.engine import WRITE_OPTION, open_engine
 from facedex.indexer.store.migrate import upgrade
 from facedex.indexer.store.records import (
     AddedTemplate,
     AttributeFilter,
+    CertificateRecord,
     Change,
     ChangeOp,
     GalleryRecord,
     IdentityDetails,
     IdentityRecord,
+    JobRecord,
+    JobState,
     ModelRecord,
     NewEnrolment,
     RememberedRequest,
@@ -114,6 +117,18 @@ class Store:
             _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=revision)
             return gallery_rows.select_gallery(connection, name)
 
+    def add_certificate(self, gallery: GalleryRecord, digest: str, document: dict[str, Any]) -> int:
+        """Puts a certificate in force, and tells everybody who follows the log; returns the number of the change."""
+        with self._writing() as connection:
+            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            gallery_rows.insert_certificate(connection, gallery.id, digest, document, now=self.now())
+            return _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=revision)
+
+    def certificate(self, gallery: GalleryRecord, digest: str = "") -> CertificateRecord | None:
+        """The certificate in force, or one by its digest."""
+        with self._reading() as connection:
+            return gallery_rows.select_certificate(connection, gallery.id, digest)
+
     def request_rebuild(self, gallery: GalleryRecord) -> int:
         """Tells everybody who follows the log to build the index anew."""
         with self._writing() as connection:
@@ -123,6 +138,51 @@ class Store:
     def delete_gallery(self, name: str) -> int:
         with self._writing() as connection:
             return gallery_rows.delete_gallery(connection, name)
+
+    # Jobs
+
+    def create_job(self, kind: str, gallery: str, arguments: dict[str, Any]) -> JobRecord:
+        """Long-running work for whichever process takes it up."""
+        with self._writing() as connection:
+            number = job_rows.insert_job(connection, kind, gallery, arguments, now=self.now())
+            return job_rows.select_job(connection, number)
+
+    def job(self, job_id: int) -> JobRecord:
+        with self._reading() as connection:
+            return job_rows.select_job(connection, job_id)
+
+    def jobs(self, *, before: int | None = None, limit: int = 100) -> list[JobRecord]:
+        """A page of jobs, the newest first."""
+        with self._reading() as connection:
+            return job_rows.select_jobs(connection, before=before, limit=limit)
+
+    def claim_job(self, owner: str, *, silence: timedelta) -> JobRecord | None:
+        """Takes up a job that waits, or whose owner has said nothing for so long."""
+        with self._writing() as connection:
+            now = self.now()
+            return job_rows.claim_job(connection, owner, silent_since=now - silence, now=now)
+
+    def report_progress(self, job: JobRecord, progress: float) -> bool:
+        """Notes how far a job is, 0 to 1; False where its owner shall stop."""
+        with self._writing() as connection:
+            return job_rows.update_progress(connection, job.id, job.owner, progress, now=self.now())
+
+    def finish_job(
+        self, job: JobRecord, state: JobState, *, result: dict[str, Any] | None = None, error: str = ""
+    ) -> None:
+        with self._writing() as connection:
+            job_rows.finish_job(connection, job.id, job.owner, state, result=result, error=error)
+
+    def release_job(self, job: JobRecord) -> None:
+        """Gives a job back that this process cannot finish now."""
+        with self._writing() as connection:
+            job_rows.release_job(connection, job.id, job.owner)
+
+    def cancel_job(self, job_id: int) -> JobRecord:
+        with self._writing() as connection:
+            job_rows.select_job(connection, job_id)  # raises where there is none
+            job_rows.request_cancel(connection, job_id)
+            return job_rows.select_job(connection, job_id)
 
     # Identities
 
