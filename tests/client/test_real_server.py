@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.server.running_server import RunningServer
+from tests.server.running_server import RunningServer, wait_until
 
 from facedex.client import (
     AsyncClient,
@@ -278,6 +278,11 @@ def test_the_command_enrols_a_folder_and_identifies(running: RunningServer, peop
     assert (tmp_path / "group.jpg").stat().st_size > 10_000
 
 
+def has_connection(process_id: int) -> bool:
+    files = Path(f"/proc/{process_id}/fd").iterdir()
+    return any(str(file.readlink()).startswith("socket:") for file in files)
+
+
 def test_ctrl_c_ends_the_command_with_130_and_no_traceback(running: RunningServer, people: Path) -> None:
     photographs = [str(people / "groups" / "3.jpg")] * 1000
     process = subprocess.Popen(
@@ -286,7 +291,8 @@ def test_ctrl_c_ends_the_command_with_130_and_no_traceback(running: RunningServe
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(1.5)
+    wait_until(lambda: has_connection(process.pid))
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (130, "")

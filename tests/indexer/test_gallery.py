@@ -212,6 +212,12 @@ def test_a_policy_survives_the_store() -> None:
     assert policy_from_json(policy_to_json(policy)) == policy
 
 
+def test_a_policy_of_an_older_version_is_read() -> None:
+    document = policy_to_json(GalleryPolicy())
+    del document["decision"]["target_fpir"]
+    assert policy_from_json(document) == GalleryPolicy()
+
+
 change = st.one_of(
     st.tuples(st.just("enrol"), st.integers(0, 5), st.integers(0, 3)),
     st.tuples(st.just("erase"), st.integers(0, 5), st.just(0)),

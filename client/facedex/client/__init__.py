@@ -1,6 +1,7 @@
 """The client of a facedex server: `Client` for programs that wait, `AsyncClient` for asyncio."""
 
 from facedex.client.async_client import AsyncClient
+from facedex.client.calibration import Certificate, ResolvedThreshold
 from facedex.client.calls import MAX_MESSAGE_BYTES, Refusal
 from facedex.client.client import Client
 from facedex.client.errors import (
@@ -20,8 +21,10 @@ from facedex.client.errors import (
     InvalidVectorError,
     MessageTooLargeError,
     NoFaceError,
+    NotCalibratedError,
     NotFoundError,
     OverloadedError,
+    PromiseRefusedError,
     RequestError,
     ServerFaultError,
     ServiceError,
@@ -49,6 +52,7 @@ from facedex.client.identification import (
     DetectedFace,
     Detection,
     FaceSelection,
+    FpirBound,
     Identification,
     IdentifiedFace,
     IdentifyRequest,
@@ -67,6 +71,7 @@ from facedex.client.identities import (
     Identity,
     Template,
 )
+from facedex.client.jobs import Job, JobState
 from facedex.client.retry import RetryPolicy
 from facedex.client.servers import IndexInfo, ModelInfo, ServerInfo
 
@@ -79,6 +84,7 @@ __all__ = [
     "Box",
     "CallCancelledError",
     "Candidate",
+    "Certificate",
     "Client",
     "ConflictError",
     "DeadlineError",
@@ -100,6 +106,7 @@ __all__ = [
     "FacedexError",
     "Failure",
     "FieldViolation",
+    "FpirBound",
     "Gallery",
     "GalleryExistsError",
     "GalleryNotFoundError",
@@ -113,17 +120,22 @@ __all__ = [
     "InvalidRequestError",
     "InvalidTargetError",
     "InvalidVectorError",
+    "Job",
+    "JobState",
     "MessageTooLargeError",
     "ModelInfo",
     "NoFaceError",
+    "NotCalibratedError",
     "NotFoundError",
     "OperatingPoint",
     "OverloadedError",
     "Point",
+    "PromiseRefusedError",
     "Quality",
     "QualityLimits",
     "Refusal",
     "RequestError",
+    "ResolvedThreshold",
     "RetryPolicy",
     "SearchMode",
     "ServerFaultError",

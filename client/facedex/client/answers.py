@@ -1,5 +1,6 @@
 """From the wire to values. The one place that reads answer messages."""
 
+import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -8,6 +9,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from facedex.client.calibration import Certificate, ResolvedThreshold
 from facedex.client.faces import Box, Face, Point, Quality, Vector
 from facedex.client.galleries import (
     DecisionPolicy,
@@ -23,6 +25,7 @@ from facedex.client.identification import (
     DecisionReason,
     DetectedFace,
     Detection,
+    FpirBound,
     Identification,
     IdentifiedFace,
     OperatingPoint,
@@ -38,8 +41,9 @@ from facedex.client.identities import (
     Identity,
     Template,
 )
+from facedex.client.jobs import Job, JobState
 from facedex.client.servers import IndexInfo, ModelInfo, ServerInfo
-from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
+from facedex.v1 import calibration_pb2, enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -144,6 +148,36 @@ def server_info(message: operations_pb2.GetServerInfoResponse) -> ServerInfo:
     )
 
 
+def certificate(message: calibration_pb2.Certificate) -> Certificate:
+    return Certificate(
+        digest=message.digest,
+        create_time=message.create_time.ToDatetime(tzinfo=UTC),
+        document=message.document,
+    )
+
+
+def resolved_threshold(message: calibration_pb2.ResolveThresholdResponse) -> ResolvedThreshold:
+    has_fnir = message.HasField("fnir_estimate")
+    return ResolvedThreshold(
+        operating_point=_operating_point(message.operating_point),
+        fnir=(message.fnir_lower, message.fnir_estimate, message.fnir_upper) if has_fnir else None,
+    )
+
+
+def job(message: operations_pb2.Job) -> Job:
+    wire = operations_pb2.JobState.DESCRIPTOR
+    return Job(
+        id=message.id,
+        kind=message.kind,
+        gallery=message.gallery,
+        state=_received(JobState, wire, message.state, prefix="JOB_STATE_") or JobState.UNKNOWN,
+        progress=message.progress,
+        result=json.loads(message.result) if message.result else None,
+        error=message.error,
+        create_time=message.create_time.ToDatetime(tzinfo=UTC),
+    )
+
+
 def _index_info(message: operations_pb2.IndexInfo) -> IndexInfo:
     return IndexInfo(
         gallery=message.gallery,
@@ -231,7 +265,23 @@ def _decision_reason(number: int) -> DecisionReason:
 
 
 def _operating_point(message: identification_pb2.OperatingPoint) -> OperatingPoint:
-    return OperatingPoint(threshold=message.threshold, basis=message.basis)
+    return OperatingPoint(
+        threshold=message.threshold,
+        basis=message.basis,
+        target_fpir=message.target_fpir if message.HasField("target_fpir") else None,
+        fpir=_fpir_bound(message.fpir) if message.HasField("fpir") else None,
+        broken_promise=message.broken_promise,
+    )
+
+
+def _fpir_bound(message: identification_pb2.FpirBound) -> FpirBound:
+    return FpirBound(
+        certificate=message.certificate,
+        lower=message.lower,
+        estimate=message.estimate,
+        upper=message.upper,
+        is_measured=message.is_measured,
+    )
 
 
 def _vector(message: face_pb2.Vector) -> Vector:
@@ -241,6 +291,7 @@ def _vector(message: face_pb2.Vector) -> Vector:
 def _decision_policy(message: gallery_pb2.DecisionPolicy) -> DecisionPolicy:
     return DecisionPolicy(
         cosine=message.cosine if message.HasField("cosine") else None,
+        target_fpir=message.target_fpir if message.HasField("target_fpir") else None,
         review_cosine=message.review_cosine if message.HasField("review_cosine") else None,
         runner_up_margin=message.runner_up_margin,
     )

@@ -15,6 +15,7 @@ from facedex.client.errors import FacedexError
 from facedex.client.galleries import Gallery
 from facedex.client.identification import Identification, IdentifyRequest
 from facedex.client.identities import Enrolment, EnrolRequest, Identity
+from facedex.client.jobs import Job
 from facedex.client.retry import Attempts, RetryPolicy
 from facedex.client.signatures import method_described_by
 from facedex.client.streams import WINDOW, Unanswered
@@ -104,6 +105,15 @@ class AsyncClient:
     verify_images = _sending(calls.verify_images)
     detect = _sending(calls.detect)
     server_info = _sending(calls.server_info)
+    calibrate = _sending(calls.calibrate)
+    get_certificate = _sending(calls.get_certificate)
+    resolve_threshold = _sending(calls.resolve_threshold)
+    get_job = _sending(calls.get_job)
+    cancel_job = _sending(calls.cancel_job)
+
+    def list_jobs(self, *, page_size: int = 100) -> AsyncIterator[Job]:
+        """All jobs, the newest first; fetched page by page while they are read."""
+        return self._items(lambda token: calls.list_jobs(page_size=page_size, page_token=token))
 
     def list_galleries(self, *, page_size: int = 100) -> AsyncIterator[Gallery]:
         """All galleries in order of their names; fetched page by page while they are read."""

@@ -10,6 +10,7 @@ from typing import Generic, ParamSpec, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from facedex.client import answers, requests
+from facedex.client.calibration import Certificate, ResolvedThreshold
 from facedex.client.errors import FacedexError, Failure, MessageTooLargeError, ServerFaultError
 from facedex.client.failures import error_of_stream_item
 from facedex.client.galleries import Gallery, GalleryUpdate, NewGallery
@@ -23,10 +24,11 @@ from facedex.client.identification import (
     VerifyImagesRequest,
 )
 from facedex.client.identities import Enrolment, EnrolRequest, Erasure, Identity, IdentityUpdate
+from facedex.client.jobs import Job
 from facedex.client.retry import Repeatable
 from facedex.client.servers import ServerInfo
 from facedex.client.signatures import call_described_by
-from facedex.v1 import enrolment_pb2, gallery_pb2, identification_pb2, operations_pb2
+from facedex.v1 import calibration_pb2, enrolment_pb2, gallery_pb2, identification_pb2, operations_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Most bytes of one message either way: the server's own default."""
@@ -35,6 +37,7 @@ GALLERIES = "/facedex.v1.GalleryService/"
 ENROLMENT = "/facedex.v1.EnrolmentService/"
 IDENTIFICATION = "/facedex.v1.IdentificationService/"
 OPERATIONS = "/facedex.v1.OperationsService/"
+CALIBRATION = "/facedex.v1.CalibrationService/"
 
 Parameters = ParamSpec("Parameters")
 Request = TypeVar("Request")
@@ -197,6 +200,55 @@ def server_info() -> Call[ServerInfo]:
     request = operations_pb2.GetServerInfoRequest()
     read = _reader(operations_pb2.GetServerInfoResponse, answers.server_info)
     return _call(OPERATIONS + "GetServerInfo", request, read, Repeatable.ALWAYS)
+
+
+def calibrate(gallery: str) -> Call[Job]:
+    """Calibrates a gallery from itself, as a job. Its certificate is in force when the job is done."""
+    request = calibration_pb2.CalibrateRequest(gallery=gallery)
+    read = _reader(calibration_pb2.CalibrateResponse, lambda reply: answers.job(reply.job))
+    return _call(CALIBRATION + "Calibrate", request, read, Repeatable.IF_UNSEEN)
+
+
+def get_certificate(gallery: str, *, digest: str = "") -> Call[Certificate]:
+    """Returns the certificate in force, or an older one by its digest. Raises NotCalibratedError."""
+    request = calibration_pb2.GetCertificateRequest(gallery=gallery, digest=digest)
+    read = _reader(calibration_pb2.GetCertificateResponse, lambda reply: answers.certificate(reply.certificate))
+    return _call(CALIBRATION + "GetCertificate", request, read, Repeatable.ALWAYS)
+
+
+def resolve_threshold(gallery: str, *, target_fpir: float, template_count: int = 0) -> Call[ResolvedThreshold]:
+    """Tells the threshold that keeps a target; `template_count` 0 takes the gallery's present size.
+
+    Raises NotCalibratedError, PromiseRefusedError.
+    """
+    request = calibration_pb2.ResolveThresholdRequest(
+        gallery=gallery, target_fpir=target_fpir, template_count=template_count
+    )
+    read = _reader(calibration_pb2.ResolveThresholdResponse, answers.resolved_threshold)
+    return _call(CALIBRATION + "ResolveThreshold", request, read, Repeatable.ALWAYS)
+
+
+def get_job(job_id: int) -> Call[Job]:
+    """Tells how far a job is. Raises NotFoundError."""
+    request = operations_pb2.GetJobRequest(id=job_id)
+    read = _reader(operations_pb2.GetJobResponse, lambda reply: answers.job(reply.job))
+    return _call(OPERATIONS + "GetJob", request, read, Repeatable.ALWAYS)
+
+
+def list_jobs(*, page_size: int = 100, page_token: str = "") -> Call[Page[Job]]:
+    request = operations_pb2.ListJobsRequest(page_size=page_size, page_token=page_token)
+
+    def page(reply: operations_pb2.ListJobsResponse) -> Page[Job]:
+        return Page(tuple(answers.job(job) for job in reply.jobs), reply.next_page_token)
+
+    return _call(OPERATIONS + "ListJobs", request, _reader(operations_pb2.ListJobsResponse, page), Repeatable.ALWAYS)
+
+
+def cancel_job(job_id: int) -> Call[Job]:
+    """Asks a job to stop; one that is done stays done. Raises NotFoundError."""
+    request = operations_pb2.CancelJobRequest(id=job_id)
+    read = _reader(operations_pb2.CancelJobResponse, lambda reply: answers.job(reply.job))
+    return _call(OPERATIONS + "CancelJob", request, read, Repeatable.ALWAYS)
 
 
 def enrol_stream() -> StreamCall[EnrolRequest, Enrolment]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from facedex.client.cli_calibration import calibrate, jobs, threshold
 from facedex.client.cli_enrol import enrol
 from facedex.client.cli_galleries import galleries
 from facedex.client.cli_identify import compare, detect, identify, verify
@@ -79,10 +80,11 @@ def info(context: typer.Context, *, json: Json = False) -> None:
 def _program() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(options)
-    for command in (enrol, identify, verify, compare, detect, info):
+    for command in (enrol, identify, verify, compare, detect, calibrate, threshold, info):
         app.command()(command)
     app.add_typer(identities, name="identities")
     app.add_typer(galleries, name="galleries")
+    app.add_typer(jobs, name="jobs")
     return app
 
 

@@ -29,6 +29,8 @@ REMARKS = {
     DecisionReason.REVIEW_BAND: "in the review band",
     DecisionReason.RUNNER_UP_TOO_CLOSE: "two people score nearly the same",
     DecisionReason.NOBODY_TO_COMPARE: "there is nobody to compare with",
+    DecisionReason.POOR_PROBE: "the face is too poor for the promised error rate",
+    DecisionReason.NO_CALIBRATED_PROMISE: "the promised error rate is not kept",
 }
 """What to say beside a decision that the score alone does not explain."""
 
@@ -38,7 +40,7 @@ def identification_as_json(photograph: Path, found: Identification) -> None:
 
 
 def identification_as_table(photograph: Path, found: Identification) -> None:
-    print_line(f"{photograph}: {_faces(len(found.faces))}, threshold {found.operating_point.threshold:.3f}")
+    print_line(f"{photograph}: {_faces(len(found.faces))}, {_promise(found.operating_point)}")
     if not found.faces:
         return
     table = new_table("face", "decision", "identity", "name", "score", "", right=["score"])
@@ -97,6 +99,15 @@ def _add_detected(table: Table, detected: DetectedFace) -> None:
 
 def _faces(count: int) -> str:
     return counted(count, "face", "faces") if count else "no face found"
+
+
+def _promise(point: OperatingPoint) -> str:
+    spoken = f"threshold {point.threshold:.3f}"
+    if point.broken_promise:
+        return f"{spoken}; no promise: {point.broken_promise}"
+    if point.fpir is not None:
+        spoken += f", FPIR at most {point.fpir.upper:.2%}" + ("" if point.fpir.is_measured else " (extrapolated)")
+    return spoken
 
 
 def _spoken(point: OperatingPoint) -> str:

@@ -37,6 +37,12 @@ Cosine = Annotated[
     float | None,
     typer.Option("--threshold", min=-1, max=1, show_default=False, help="A score from this cosine on is a match."),
 ]
+TargetFpir = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, show_default=False, help="Share of strangers that may be taken for somebody; needs a calibration."
+    ),
+]
 ReviewFrom = Annotated[
     float | None,
     typer.Option(min=-1, max=1, show_default=False, help="A score from this cosine up to the threshold is for review."),
@@ -98,7 +104,7 @@ def create(  # noqa: PLR0913 - one parameter for each option
     json: Json = False,
 ) -> None:
     """Create an empty gallery. Rules that are not named are the server's own."""
-    decision = _decision_policy(DecisionPolicy(), threshold, review_from, runner_up_margin)
+    decision = _decision_policy(DecisionPolicy(), threshold, None, review_from, runner_up_margin)
     enrolment = _enrolment_policy(EnrolmentPolicy(), several_faces, duplicates, mislabelled, _limits(quality_limit))
     show = print_json if json else _print_gallery
     with connected(context) as client:
@@ -118,6 +124,7 @@ def update(  # noqa: PLR0913 - one parameter for each option
     gallery: GalleryName,
     *,
     threshold: Cosine = None,
+    target_fpir: TargetFpir = None,
     review_from: ReviewFrom = None,
     runner_up_margin: RunnerUpMargin = None,
     several_faces: SeveralFacesChoice = None,
@@ -133,7 +140,7 @@ def update(  # noqa: PLR0913 - one parameter for each option
     show = print_json if json else _print_gallery
     with connected(context) as client:
         now = client.get_gallery(gallery)
-        decision = _decision_policy(now.decision_policy, threshold, review_from, runner_up_margin)
+        decision = _decision_policy(now.decision_policy, threshold, target_fpir, review_from, runner_up_margin)
         enrolment = _enrolment_policy(now.enrolment_policy, several_faces, duplicates, mislabelled, limits)
         changed = client.update_gallery(
             gallery,
@@ -160,10 +167,21 @@ def delete(context: typer.Context, gallery: GalleryName, *, yes: Yes = False, js
 
 
 def _decision_policy(
-    now: DecisionPolicy, threshold: float | None, review_from: float | None, runner_up_margin: float | None
+    now: DecisionPolicy,
+    threshold: float | None,
+    target_fpir: float | None,
+    review_from: float | None,
+    runner_up_margin: float | None,
 ) -> DecisionPolicy:
+    if threshold is not None and target_fpir is not None:
+        raise typer.BadParameter("give --threshold or --target-fpir, not both")
+    # One takes the place of the other.
+    cosine, target = (
+        (now.cosine, now.target_fpir) if threshold is None and target_fpir is None else (threshold, target_fpir)
+    )
     return DecisionPolicy(
-        cosine=now.cosine if threshold is None else threshold,
+        cosine=cosine,
+        target_fpir=target,
         review_cosine=now.review_cosine if review_from is None else review_from,
         runner_up_margin=now.runner_up_margin if runner_up_margin is None else runner_up_margin,
     )
@@ -224,10 +242,16 @@ def _print_gallery(gallery: Gallery) -> None:
     print_table(details(rows))
 
 
+def _threshold(decision: DecisionPolicy) -> str:
+    if decision.target_fpir is not None:
+        return f"what keeps FPIR {decision.target_fpir:g}"
+    return "the model's" if decision.cosine is None else f"{decision.cosine:g}"
+
+
 def _rules(decision: DecisionPolicy, enrolment: EnrolmentPolicy) -> dict[str, object]:
     limits = {name.replace("_", " "): getattr(enrolment.quality_limits, name) for name in LIMITS}
     return {
-        "threshold": "the model's" if decision.cosine is None else f"{decision.cosine:g}",
+        "threshold": _threshold(decision),
         "review from": "no review band" if decision.review_cosine is None else f"{decision.review_cosine:g}",
         "runner-up margin": f"{decision.runner_up_margin:g}",
         "several faces": enrolment.several_faces or "the server's rule",

@@ -47,6 +47,10 @@ Save = Annotated[
     ),
 ]
 Vectors = Annotated[bool, typer.Option("--vectors", help="With --json: each face's vector too.")]
+TargetFpir = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="What the gallery's certificate has to promise instead.", show_default=False),
+]
 Excluded = Annotated[
     list[str] | None, typer.Option("--exclude", metavar="IDENTITY", help="Not this identity.", show_default=False)
 ]
@@ -59,6 +63,7 @@ def identify(  # noqa: PLR0913 - one parameter for each option
     *,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most candidates for each face.")] = 5,
     threshold: Threshold = None,
+    target_fpir: TargetFpir = None,
     mode: Annotated[
         SearchMode,
         typer.Option(case_sensitive=False, help="INVESTIGATION lists the best candidates whatever their score."),
@@ -87,6 +92,7 @@ def identify(  # noqa: PLR0913 - one parameter for each option
                 image,
                 limit=limit,
                 threshold=threshold,
+                target_fpir=target_fpir,
                 filters=wanted,
                 excluded_identities=exclude or (),
                 faces=faces,

@@ -17,6 +17,8 @@ FacedexError
 │   ├── AlreadyExistsError       what was to be created is there already
 │   │   └── GalleryExistsError
 │   ├── ConflictError            the state of the gallery does not allow it now
+│   │   ├── NotCalibratedError       a target FPIR is asked, and there is no certificate that fits
+│   │   └── PromiseRefusedError      the gallery's certificate does not carry the target
 │   └── AccessError              the server does not let this caller do it
 └── ServiceError                 the server or the network failed: the same request may work later
     ├── UnavailableError         no server answers at the target
@@ -163,6 +165,14 @@ class GalleryExistsError(AlreadyExistsError):
 
 class ConflictError(RequestError):
     """The state of the gallery does not allow it now."""
+
+
+class NotCalibratedError(ConflictError):
+    """A target FPIR is asked of a gallery that has no certificate, or none that fits."""
+
+
+class PromiseRefusedError(ConflictError):
+    """The gallery's certificate does not carry the target; the text says how many more identities would."""
 
 
 class AccessError(RequestError):

@@ -19,6 +19,9 @@ _ERROR_BY_REASON: dict[str, type[FacedexError]] = {
     "SEVERAL_FACES": errors.SeveralFacesError,
     "VECTOR_INVALID": errors.InvalidVectorError,
     "WRONG_MODEL": errors.WrongModelError,
+    "NOT_CALIBRATED": errors.NotCalibratedError,
+    "CERTIFICATE_UNFIT": errors.NotCalibratedError,
+    "PROMISE_REFUSED": errors.PromiseRefusedError,
     "OVERLOADED": errors.OverloadedError,
 }
 

@@ -33,12 +33,14 @@ class GuardAction(StrEnum):
 class DecisionPolicy:
     """How scores become decisions. A score at or above the threshold is a MATCH.
 
-    `cosine` is the threshold, -1 to 1; None takes the default of the model's manifest. A best score from
+    The threshold is the `cosine`, -1 to 1, or what keeps the `target_fpir`, the share of strangers' searches that may
+    return somebody, by the gallery's certificate; both None take the default of the model's manifest. A best score from
     `review_cosine` up to the threshold is REVIEW. A best score less than `runner_up_margin` above another identity's
     best is REVIEW instead of MATCH.
     """
 
     cosine: float | None = None
+    target_fpir: float | None = None
     review_cosine: float | None = None
     runner_up_margin: float = 0.0
 

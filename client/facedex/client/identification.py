@@ -40,6 +40,8 @@ class DecisionReason(StrEnum):
     REVIEW_BAND = "REVIEW_BAND"
     RUNNER_UP_TOO_CLOSE = "RUNNER_UP_TOO_CLOSE"
     NOBODY_TO_COMPARE = "NOBODY_TO_COMPARE"
+    POOR_PROBE = "POOR_PROBE"
+    NO_CALIBRATED_PROMISE = "NO_CALIBRATED_PROMISE"
     UNKNOWN = "UNKNOWN"
     """Said by a server newer than this client."""
 
@@ -59,11 +61,32 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class FpirBound:
+    """The share of strangers' searches that return somebody, with its 95 % interval, by a certificate.
+
+    Where it was not measured in a gallery of about this size, it is extrapolated.
+    """
+
+    certificate: str
+    lower: float
+    estimate: float
+    upper: float
+    is_measured: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """The cosine at or above which a score is a match, and where it comes from, for people."""
+    """The cosine at or above which a score is a match, and where it comes from, for people.
+
+    It keeps the `target_fpir`, or is a fixed cosine where that is None. `fpir` is None without a certificate that fits.
+    `broken_promise` says why the target of the gallery's policy is not kept; then nobody is a MATCH.
+    """
 
     threshold: float
     basis: str
+    target_fpir: float | None = None
+    fpir: FpirBound | None = None
+    broken_promise: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +164,10 @@ class IdentifyRequest:
     """Searches each face of a photograph, or one vector, in a gallery (1:N) and tells who it is.
 
     The probe is the bytes of a JPEG, PNG, WebP, BMP or TIFF file, or a vector of the gallery's model. `limit` is the
-    most candidates for each face, 1 to 1 000. `threshold` is a cosine instead of the gallery's. Only identities are
-    searched that have, for each key of `filters`, one of its values, and that are not in `excluded_identities`. Raises
-    GalleryNotFoundError, UnreadableImageError, InvalidVectorError, WrongModelError.
+    most candidates for each face, 1 to 1 000. `threshold` is a cosine, and `target_fpir` a share that the gallery's
+    certificate has to carry, instead of the gallery's own. Only identities are searched that have, for each key of
+    `filters`, one of its values, and that are not in `excluded_identities`. Raises GalleryNotFoundError,
+    UnreadableImageError, InvalidVectorError, WrongModelError, NotCalibratedError, PromiseRefusedError.
     """
 
     gallery: str
@@ -151,6 +175,7 @@ class IdentifyRequest:
     _: KW_ONLY
     limit: int = 5
     threshold: float | None = None
+    target_fpir: float | None = None
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     excluded_identities: Sequence[str] = ()
     faces: FaceSelection = FaceSelection.ALL

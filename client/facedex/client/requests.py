@@ -107,6 +107,7 @@ def identify(request: IdentifyRequest) -> identification_pb2.IdentifyRequest:
         gallery=request.gallery,
         limit=request.limit,
         threshold=request.threshold,
+        target_fpir=request.target_fpir,
         filters=attribute_filters(request.filters),
         excluded_identity_ids=request.excluded_identities,
         faces=_face_selection(request.faces),
@@ -161,6 +162,8 @@ def _decision_policy(policy: DecisionPolicy) -> gallery_pb2.DecisionPolicy:
     message = gallery_pb2.DecisionPolicy(review_cosine=policy.review_cosine, runner_up_margin=policy.runner_up_margin)
     if policy.cosine is not None:
         message.cosine = policy.cosine
+    if policy.target_fpir is not None:
+        message.target_fpir = policy.target_fpir
     return message
 
 

@@ -68,9 +68,9 @@ class DecisionPolicy:
     """
 
     cosine: float | None = None
-    target_fpir: float | None = None
     review_cosine: float | None = None
     runner_up_margin: float = 0.0
+    target_fpir: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("cosine", "review_cosine"):

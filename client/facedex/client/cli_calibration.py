@@ -1,0 +1,121 @@
+"""Commands about thresholds that state their error rate, and about jobs."""
+
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from facedex.client.calibration import ResolvedThreshold
+from facedex.client.cli_output import details, new_table, print_json, print_line, print_table
+from facedex.client.cli_session import GalleryName, Json, connected
+from facedex.client.client import Client
+from facedex.client.jobs import Job, JobState
+
+POLL_SECONDS = 0.3
+JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Number of the job.")]
+Target = Annotated[float, typer.Option(min=0, max=1, help="Share of strangers that may be taken for somebody.")]
+
+jobs = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Long-running work of the server.")
+
+
+def calibrate(context: typer.Context, gallery: GalleryName, *, json: Json = False) -> None:
+    """Calibrate a gallery from itself, so that a threshold can promise something.
+
+    Each template is searched among everybody else's. Exits with 1 where the calibration failed.
+    """
+    with connected(context) as client:
+        job = _waited_for(client, client.calibrate(gallery))
+    if json:
+        print_json(job)
+    elif job.state is JobState.DONE:
+        print_line(f"calibrated {gallery}: see facedex threshold {gallery} --target-fpir 0.01")
+    else:
+        print_line(f"not calibrated: {job.error or job.state}")
+    if job.state is not JobState.DONE:
+        raise typer.Exit(1)
+
+
+def threshold(
+    context: typer.Context,
+    gallery: GalleryName,
+    *,
+    target_fpir: Target = 0.01,
+    templates: Annotated[int, typer.Option(min=0, help="Size of the gallery; 0: as it is now.")] = 0,
+    json: Json = False,
+) -> None:
+    """Tell which threshold keeps a target FPIR, by the gallery's certificate."""
+    with connected(context) as client:
+        resolved = client.resolve_threshold(gallery, target_fpir=target_fpir, template_count=templates)
+    if json:
+        print_json(resolved)
+    else:
+        _print_resolved(resolved)
+
+
+@jobs.command(name="list")
+def list_jobs(context: typer.Context, *, json: Json = False) -> None:
+    """List jobs, the newest first."""
+    table = new_table("job", "kind", "gallery", "state", "progress", "error", right=["job", "progress"])
+    with connected(context) as client:
+        for job in client.list_jobs():
+            if json:
+                print_json(job)
+            else:
+                table.add_row(str(job.id), job.kind, job.gallery, job.state, f"{job.progress:.0%}", job.error)
+    if not json:
+        print_table(table)
+
+
+@jobs.command()
+def show(context: typer.Context, job: JobNumber, *, json: Json = False) -> None:
+    """Show one job."""
+    with connected(context) as client:
+        _print_job(client.get_job(job), json=json)
+
+
+@jobs.command()
+def cancel(context: typer.Context, job: JobNumber, *, json: Json = False) -> None:
+    """Ask a job to stop."""
+    with connected(context) as client:
+        _print_job(client.cancel_job(job), json=json)
+
+
+def _waited_for(client: Client, job: Job) -> Job:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(job.kind, total=1.0)
+        while not job.state.is_final:
+            time.sleep(POLL_SECONDS)
+            job = client.get_job(job.id)
+            progress.update(task, completed=job.progress)
+    return job
+
+
+def _print_resolved(resolved: ResolvedThreshold) -> None:
+    point = resolved.operating_point
+    rows: dict[str, object] = {"threshold": f"{point.threshold:.3f}", "from": point.basis}
+    if point.fpir is not None:
+        how = "measured" if point.fpir.is_measured else "extrapolated"
+        rows["FPIR"] = (
+            f"{point.fpir.lower:.3%} to {point.fpir.upper:.3%} (95 %, {how}), most likely {point.fpir.estimate:.3%}"
+        )
+    if resolved.fnir is not None:
+        lower, estimate, upper = resolved.fnir
+        rows["FNIR"] = f"{lower:.2%} to {upper:.2%} (95 %), measured {estimate:.2%}"
+    print_table(details(rows))
+
+
+def _print_job(job: Job, *, json: bool) -> None:
+    if json:
+        print_json(job)
+        return
+    rows: dict[str, object] = {
+        "job": job.id,
+        "kind": job.kind,
+        "gallery": job.gallery,
+        "state": job.state,
+        "progress": f"{job.progress:.0%}",
+    }
+    print_table(details(rows | ({"error": job.error} if job.error else {})))
