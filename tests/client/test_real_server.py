@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -279,8 +280,9 @@ def test_the_command_enrols_a_folder_and_identifies(running: RunningServer, peop
 
 
 def has_connection(process_id: int) -> bool:
-    files = Path(f"/proc/{process_id}/fd").iterdir()
-    return any(str(file.readlink()).startswith("socket:") for file in files)
+    with suppress(FileNotFoundError):  # closed while we looked
+        return any(str(file.readlink()).startswith("socket:") for file in Path(f"/proc/{process_id}/fd").iterdir())
+    return False
 
 
 def test_ctrl_c_ends_the_command_with_130_and_no_traceback(running: RunningServer, people: Path) -> None:
