@@ -214,8 +214,11 @@ class Store:
 
     def identities_of(self, template_ids: Iterable[int]) -> dict[int, IdentityRecord]:
         """Template → its identity; templates that are erased are missing."""
+        wanted = tuple(template_ids)
+        if not wanted:
+            return {}
         with self._reading() as connection:
-            return identity_rows.select_by_template(connection, template_ids)
+            return identity_rows.select_by_template(connection, wanted)
 
     def sources(self, gallery: GalleryRecord, external_id: str) -> dict[str, int]:
         """Digest of photograph → template, for an identity that may not exist yet, or no longer."""
