@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from facedex.v1 import (
+    calibration_pb2_grpc,
     enrolment_pb2_grpc,
     gallery_pb2_grpc,
     identification_pb2_grpc,
@@ -129,6 +130,7 @@ class Wire:
         self.galleries = gallery_pb2_grpc.GalleryServiceStub(self.channel)
         self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(self.channel)
         self.identification = identification_pb2_grpc.IdentificationServiceStub(self.channel)
+        self.calibration = calibration_pb2_grpc.CalibrationServiceStub(self.channel)
         self.operations = operations_pb2_grpc.OperationsServiceStub(self.channel)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)  # its package has no types
 

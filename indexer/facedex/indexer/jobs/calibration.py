@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -39,6 +39,14 @@ LEAST_MATED = 30
 LIKE_ONE_PERSON = 0.6
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was searched, and the document that says what it promises."""
+
+    searches: Searches
+    certificate: Certificate
+
+
 def certificate_of_gallery(
     gallery: Gallery, *, detector: ModelManifest, report: Callable[[float], None] = lambda _share: None
 ) -> Certificate:
@@ -51,22 +59,63 @@ def certificate_of_gallery(
         NoSearches: fewer than two people are enrolled.
 
     """
-    templates = gallery.templates()
+    return calibration_of_gallery(gallery, gallery.templates(), detector=detector, report=report).certificate
+
+
+def calibration_of_gallery(
+    gallery: Gallery,
+    templates: Templates,
+    *,
+    detector: ModelManifest,
+    report: Callable[[float], None] = lambda _share: None,
+) -> Calibration:
+    """The same from templates that were read before, with the searches; `report` is told the share that is done.
+
+    Raises:
+        NoSearches: fewer than two people are enrolled.
+
+    """
     if len(np.unique(templates.identity_ids)) < 2:
         raise NoSearches("non-mated searches: enrol at least two people")
     report(0.1)
     searches = searches_of(gallery, templates, report)
-    promise = Promise.of(searches.non_mated, duplicates_from=like_one_person(searches.mated))
-    table = OperatingTable.of(promise, searches.mated)
-    report(0.95)
-    return Certificate(
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        software=f"facedex {version('facedex')}",
-        subject=subject_of(gallery, detector),
-        dataset=_dataset(templates),
-        tail=tail_of(promise),
-        table=table,
+    subject = subject_of(gallery, detector)
+    calibration = calibrated(
+        searches, subject=subject, dataset=_dataset(templates), duplicates_from=like_one_person(searches.mated)
     )
+    report(0.95)
+    return calibration
+
+
+def calibrated(
+    searches: Searches, *, subject: Subject, dataset: Dataset, duplicates_from: float = np.inf
+) -> Calibration:
+    """What searches promise; pairs of identities that score `duplicates_from` or more may be one person.
+
+    Raises:
+        NoSearches: nobody was searched who is not enrolled.
+
+    """
+    promise = Promise.of(searches.non_mated, duplicates_from=duplicates_from)
+    certificate = Certificate(
+        created_at=_now(),
+        software=_software(),
+        subject=subject,
+        dataset=dataset,
+        tail=tail_of(promise),
+        table=OperatingTable.of(promise, searches.mated),
+    )
+    return Calibration(searches, certificate)
+
+
+def _now() -> str:
+    """When a certificate is made: ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _software() -> str:
+    """What makes it."""
+    return f"facedex {version('facedex')}"
 
 
 def searches_of(gallery: Gallery, templates: Templates, report: Callable[[float], None]) -> Searches:

@@ -30,7 +30,7 @@ POLL_SECONDS = 0.5
 class Work(Protocol):
     """What is done for a kind of job."""
 
-    def __call__(self, job: JobRecord, report: Callable[[float], None]) -> dict[str, Any]:
+    def __call__(self, job: JobRecord, report: Callable[[float], None], /) -> dict[str, Any]:
         """Does it, reports progress from 0 to 1, and returns the result as a JSON document."""
         ...
 
