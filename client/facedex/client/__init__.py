@@ -73,7 +73,7 @@ from facedex.client.identities import (
 )
 from facedex.client.jobs import Job, JobState
 from facedex.client.retry import RetryPolicy
-from facedex.client.servers import IndexInfo, ModelInfo, ServerInfo
+from facedex.client.servers import IndexInfo, ModelInfo, PromiseInfo, ServerInfo
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -130,6 +130,7 @@ __all__ = [
     "OperatingPoint",
     "OverloadedError",
     "Point",
+    "PromiseInfo",
     "PromiseRefusedError",
     "Quality",
     "QualityLimits",

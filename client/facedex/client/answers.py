@@ -42,7 +42,7 @@ from facedex.client.identities import (
     Template,
 )
 from facedex.client.jobs import Job, JobState
-from facedex.client.servers import IndexInfo, ModelInfo, ServerInfo
+from facedex.client.servers import IndexInfo, ModelInfo, PromiseInfo, ServerInfo
 from facedex.v1 import calibration_pb2, enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -145,6 +145,16 @@ def server_info(message: operations_pb2.GetServerInfoResponse) -> ServerInfo:
         indexes=tuple(_index_info(each) for each in message.indexes),
         index_checked_total=message.index_checked_total,
         index_missed_total=message.index_missed_total,
+        promises=tuple(_promise_info(each) for each in message.promises),
+    )
+
+
+def _promise_info(message: operations_pb2.PromiseInfo) -> PromiseInfo:
+    return PromiseInfo(
+        gallery=message.gallery,
+        operating_point=_operating_point(message.operating_point),
+        watched_searches=message.watched_searches,
+        drift=message.drift,
     )
 
 

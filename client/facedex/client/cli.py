@@ -16,7 +16,7 @@ from facedex.client.cli_output import details, print_json, print_table
 from facedex.client.cli_session import ExitCode, Json, Session, complain, connected, spoken
 from facedex.client.client import DEFAULT_TIMEOUT_SECONDS
 from facedex.client.errors import FacedexError
-from facedex.client.servers import ModelInfo, ServerInfo
+from facedex.client.servers import ModelInfo, PromiseInfo, ServerInfo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -101,9 +101,18 @@ def _print_info(info: ServerInfo) -> None:
         "requests": f"up to {info.max_concurrent_requests} at the same time",
         "loaded": f"{info.loaded_share:.0%}",
         **{f"gallery {each.gallery}": f"{each.template_count} templates; {each.reason}" for each in info.indexes},
+        **{f"promise of {each.gallery}": _promise(each) for each in info.promises},
         "search checks": f"{info.index_checked_total} searches done again exactly, {info.index_missed_total} identities missed",
     }
     print_table(details(rows))
+
+
+def _promise(info: PromiseInfo) -> str:
+    point = info.operating_point
+    if point.broken_promise:
+        return point.broken_promise
+    bound = f"FPIR at most {point.fpir.upper:.2%} at threshold {point.threshold:.3f}" if point.fpir else point.basis
+    return f"{bound}; {info.drift or f'{info.watched_searches} searches bear it out'}"
 
 
 def _model_rows(kind: str, model: ModelInfo) -> dict[str, object]:

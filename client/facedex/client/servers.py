@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from facedex.client.identification import OperatingPoint
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -34,6 +36,20 @@ class IndexInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PromiseInfo:
+    """What a gallery with a certificate promises now.
+
+    Of its live searches `watched_searches` were compared with what the certificate expects; `drift` says why the promise
+    seems no longer to hold, and is empty where nothing was noticed.
+    """
+
+    gallery: str
+    operating_point: OperatingPoint
+    watched_searches: int
+    drift: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """The server's version, models, limits and indexes.
 
@@ -52,3 +68,4 @@ class ServerInfo:
     indexes: tuple[IndexInfo, ...]
     index_checked_total: int
     index_missed_total: int
+    promises: tuple[PromiseInfo, ...]

@@ -9,6 +9,7 @@ import numpy as np
 
 from facedex.indexer.calibration.certificate import Certificate
 from facedex.indexer.calibration.errors import CertificateInvalid
+from facedex.indexer.drift import DriftReport, DriftWatch
 from facedex.indexer.errors import InvalidArgument, NoFace, SeveralFacesFound
 from facedex.indexer.identification import (
     Candidate,
@@ -86,6 +87,7 @@ class Gallery:
         self._indexes = indexes
         self._detector_digest = detector_digest
         self._thresholds = self._loaded_thresholds()
+        self._watch: DriftWatch | None = None
         opened = indexes.opened(record)
         self._index, self._revision = opened.index, opened.revision
         self._saved_revision = opened.revision
@@ -164,6 +166,7 @@ class Gallery:
         self._record = replace(self._record, policy=self._store.gallery(self._record.name).policy)
         self._policy = policy_from_json(self._record.policy)
         self._thresholds = self._loaded_thresholds()
+        self._watch = None
 
     def _loaded_thresholds(self) -> Thresholds:
         certificate = self._stored_certificate()
@@ -266,9 +269,13 @@ class Gallery:
         _check(query)
         point = self.operating_point(requested=query.threshold, target_fpir=query.target_fpir)
         scope = self._scope(query)
-        # Two at least, because a decision may turn on the runner-up.
+        watch = self._due_watch(scope)
         floor = point.lowest_score if query.mode is SearchMode.IDENTIFICATION else -1.0
-        ranked = self._ranked(probes, limit=max(2, query.limit), min_score=floor, scope=scope)
+        lowest = floor if watch is None else min(floor, watch.floor)
+        # Two at least, because a decision may turn on the runner-up.
+        ranked = self._ranked(probes, limit=max(2, query.limit), min_score=lowest, scope=scope)
+        if watch is not None:
+            watch.note([each[0].score if each else None for each in ranked.candidates], threshold=point.threshold)
         nobody = len(self._index) == 0 or (scope.allowed is not None and not scope.allowed - scope.excluded)
         qualities = qualities or [ProbeQuality.SUFFICIENT] * len(probes)
         faces = tuple(
@@ -276,6 +283,23 @@ class Gallery:
             for each, quality in zip(ranked.candidates, qualities, strict=True)
         )
         return Identifications(faces, point, ranked.revision)
+
+    def drift(self) -> DriftReport | None:
+        """Whether live searches still look as the certificate says; None without one that fits."""
+        watch = self._present_watch()
+        return None if watch is None else watch.report(threshold=self.operating_point().threshold)
+
+    def _due_watch(self, scope: Scope) -> DriftWatch | None:
+        watch = self._present_watch() if scope.is_everybody else None
+        return watch if watch is not None and watch.is_due else None
+
+    def _present_watch(self) -> DriftWatch | None:
+        table = self._thresholds.fitting_table
+        if table is None:
+            return None
+        if self._watch is None or not self._watch.is_for(self.template_count):
+            self._watch = DriftWatch(table, gallery_templates=max(1, self.template_count))
+        return self._watch
 
     def best_other(self, probe: NDArray[np.float32], *, identity_id: str, min_score: float) -> Candidate | None:
         """The nearest identity other than this one, if it reaches `min_score`."""

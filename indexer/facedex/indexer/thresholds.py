@@ -13,6 +13,7 @@ from facedex.indexer.identification import FpirBound, OperatingPoint, operating_
 
 if TYPE_CHECKING:
     from facedex.indexer.calibration.certificate import Certificate
+    from facedex.indexer.calibration.operating_table import OperatingTable
     from facedex.indexer.policy import GalleryPolicy
     from facedex.indexer.store.records import GalleryRecord
 
@@ -54,6 +55,11 @@ class Thresholds:
     def certificate(self) -> Certificate | None:
         """The one in force, whether it fits or not."""
         return self._certificate
+
+    @property
+    def fitting_table(self) -> OperatingTable | None:
+        """Of the certificate in force, where it fits."""
+        return None if self._certificate is None or self._difference else self._certificate.table
 
     def point(
         self, templates: int, *, requested: float | None = None, target_fpir: float | None = None

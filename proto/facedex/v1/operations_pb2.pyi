@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from facedex.v1 import identification_pb2 as _identification_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -288,6 +289,7 @@ class GetServerInfoResponse(_message.Message):
     INDEXES_FIELD_NUMBER: _builtins.int
     INDEX_CHECKED_TOTAL_FIELD_NUMBER: _builtins.int
     INDEX_MISSED_TOTAL_FIELD_NUMBER: _builtins.int
+    PROMISES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of facedex, as in its changelog."""
     max_image_bytes: _builtins.int
@@ -316,6 +318,10 @@ class GetServerInfoResponse(_message.Message):
     def indexes(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexInfo]:
         """The indexes of the galleries, by name."""
 
+    @_builtins.property
+    def promises(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromiseInfo]:
+        """What the galleries that have a certificate promise now, by name."""
+
     def __init__(
         self,
         *,
@@ -330,14 +336,51 @@ class GetServerInfoResponse(_message.Message):
         indexes: _abc.Iterable[Global___IndexInfo] | None = ...,
         index_checked_total: _builtins.int = ...,
         index_missed_total: _builtins.int = ...,
+        promises: _abc.Iterable[Global___PromiseInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "embedder", b"embedder", "index_checked_total", b"index_checked_total", "index_missed_total", b"index_missed_total", "indexes", b"indexes", "loaded_share", b"loaded_share", "max_concurrent_requests", b"max_concurrent_requests", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "embedder", b"embedder", "index_checked_total", b"index_checked_total", "index_missed_total", b"index_missed_total", "indexes", b"indexes", "loaded_share", b"loaded_share", "max_concurrent_requests", b"max_concurrent_requests", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "promises", b"promises", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class PromiseInfo(_message.Message):
+    """What a gallery promises now, and whether live searches bear it out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    OPERATING_POINT_FIELD_NUMBER: _builtins.int
+    WATCHED_SEARCHES_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """The gallery's name."""
+    watched_searches: _builtins.int
+    """Searches that were compared with what the certificate expects, since the server started."""
+    drift: _builtins.str
+    """Why the promise seems no longer to hold, for people; empty where nothing was noticed."""
+    @_builtins.property
+    def operating_point(self) -> _identification_pb2.OperatingPoint:
+        """The threshold in force, with its bound."""
+
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        operating_point: _identification_pb2.OperatingPoint | None = ...,
+        watched_searches: _builtins.int = ...,
+        drift: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operating_point", b"operating_point"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "gallery", b"gallery", "operating_point", b"operating_point", "watched_searches", b"watched_searches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromiseInfo: _TypeAlias = PromiseInfo  # noqa: Y015
 
 @_typing.final
 class IndexInfo(_message.Message):

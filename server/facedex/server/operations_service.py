@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from facedex.indexer.store.records import JobRecord, JobState
+from facedex.server.identification_service import wire_point
 from facedex.server.paging import number_before, page_size, token_after
 from facedex.server.translate import wire_time
 from facedex.v1 import operations_pb2, operations_pb2_grpc
@@ -46,6 +47,7 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
             indexes=[_index_info(gallery) for gallery in self._galleries.opened],
             index_checked_total=self._galleries.shadow.checked,
             index_missed_total=self._galleries.shadow.missed,
+            promises=[info for gallery in self._galleries.opened for info in _promise_infos(gallery)],
         )
 
     def GetJob(
@@ -79,6 +81,16 @@ def wire_job(job: JobRecord) -> operations_pb2.Job:
         error=job.error,
         create_time=wire_time(job.created_at),
     )
+
+
+def _promise_infos(gallery: Gallery) -> list[operations_pb2.PromiseInfo]:
+    drift = gallery.drift()
+    if drift is None:
+        return []
+    point = wire_point(gallery.operating_point())
+    info = operations_pb2.PromiseInfo(gallery=gallery.record.name, operating_point=point)
+    info.watched_searches, info.drift = drift.watched, drift.suspicion
+    return [info]
 
 
 def _index_info(gallery: Gallery) -> operations_pb2.IndexInfo:
