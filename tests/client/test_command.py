@@ -13,7 +13,7 @@ from PIL import Image
 from tests.client.fake_server import Abort, FakeServer, Refused
 
 from facedex.client.cli import main
-from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
+from facedex.v1 import calibration_pb2, enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
 
 NO_GALLERY = Refused(grpc.StatusCode.NOT_FOUND, "GALLERY_NOT_FOUND", "there is no gallery 'staff'")
 NO_IMAGE = Refused(grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_UNREADABLE", "this is no picture")
@@ -399,8 +399,96 @@ def test_info_tells_models_and_limits(facedex: Facedex, server: FakeServer) -> N
     assert facedex("info", "--json").records[0]["embedder"]["dimension"] == 128
 
 
+def test_info_tells_how_galleries_are_searched_and_what_they_promise(facedex: Facedex, server: FakeServer) -> None:
+    index = operations_pb2.IndexInfo(gallery="staff", template_count=20_000, reason="1 bit a component: tried")
+    point = identification_pb2.OperatingPoint(threshold=0.52, fpir=identification_pb2.FpirBound(upper=0.0098))
+    promise = operations_pb2.PromiseInfo(gallery="staff", operating_point=point, drift="strangers score higher")
+    server.plan(
+        "GetServerInfo",
+        operations_pb2.GetServerInfoResponse(
+            loaded_share=1, indexes=[index], promises=[promise], index_checked_total=12, index_missed_total=1
+        ),
+    )
+
+    told = " ".join(facedex("info").out.split())
+
+    assert "20000 templates; 1 bit a component: tried" in told
+    assert "FPIR at most 0.98% at threshold 0.520; strangers score higher" in told
+    assert "12 searches done again exactly, 1 identities missed" in told
+
+
+def test_calibrate_waits_for_its_job_and_says_what_came_of_it(facedex: Facedex, server: FakeServer) -> None:
+    running = operations_pb2.Job(id=7, kind="calibrate", gallery="staff", state=operations_pb2.JOB_STATE_RUNNING)
+    done = operations_pb2.Job(id=7, kind="calibrate", gallery="staff", state=operations_pb2.JOB_STATE_DONE, progress=1)
+    server.plan("Calibrate", calibration_pb2.CalibrateResponse(job=running))
+    server.plan("GetJob", operations_pb2.GetJobResponse(job=done))
+
+    ended = facedex("calibrate", "staff")
+
+    assert (ended.code, ended.out.startswith("calibrated staff")) == (0, True)
+
+
+def test_a_calibration_that_fails_ends_with_1_and_the_reason(facedex: Facedex, server: FakeServer) -> None:
+    failed = operations_pb2.Job(
+        id=7,
+        kind="calibrate",
+        gallery="staff",
+        state=operations_pb2.JOB_STATE_FAILED,
+        error="enrol at least two people",
+    )
+    server.plan("Calibrate", calibration_pb2.CalibrateResponse(job=failed))
+
+    ended = facedex("calibrate", "staff")
+
+    assert (ended.code, "enrol at least two people" in ended.out) == (1, True)
+
+
+def test_threshold_tells_the_bound_and_how_it_was_come_by(facedex: Facedex, server: FakeServer) -> None:
+    bound = identification_pb2.FpirBound(lower=0.002, estimate=0.005, upper=0.0099, is_measured=True)
+    point = identification_pb2.OperatingPoint(threshold=0.512, basis="a certificate", fpir=bound)
+    reply = calibration_pb2.ResolveThresholdResponse(
+        operating_point=point, fnir_lower=0.01, fnir_estimate=0.02, fnir_upper=0.04
+    )
+    server.plan("ResolveThreshold", reply)
+
+    told = " ".join(facedex("threshold", "staff", "--target-fpir", "0.01").out.split())
+
+    assert "threshold 0.512" in told
+    assert "FPIR 0.200% to 0.990% (95 %, measured), most likely 0.500%" in told
+    assert "FNIR 1.00% to 4.00% (95 %), measured 2.00%" in told
+    (asked,) = server.asked("ResolveThreshold")
+    assert (asked.gallery, asked.target_fpir) == ("staff", 0.01)
+
+
+def test_jobs_are_listed_shown_and_cancelled(facedex: Facedex, server: FakeServer) -> None:
+    job = operations_pb2.Job(
+        id=7, kind="calibrate", gallery="staff", state=operations_pb2.JOB_STATE_RUNNING, progress=0.4
+    )
+    server.plan("ListJobs", operations_pb2.ListJobsResponse(jobs=[job]))
+    server.plan("GetJob", operations_pb2.GetJobResponse(job=job))
+    server.plan("CancelJob", operations_pb2.CancelJobResponse(job=job))
+
+    assert "RUNNING" in facedex("jobs", "list").out
+    assert facedex("jobs", "list", "--json").records[0]["progress"] == 0.4
+    assert "40%" in facedex("jobs", "show", "7").out
+    assert facedex("jobs", "cancel", "7").code == 0
+    assert [each.id for each in server.asked("CancelJob")] == [7]
+
+
+def test_a_target_takes_the_place_of_a_fixed_threshold(facedex: Facedex, server: FakeServer) -> None:
+    fixed = gallery_pb2.Gallery(name="staff", decision_policy=gallery_pb2.DecisionPolicy(cosine=0.5))
+    server.plan("GetGallery", gallery_pb2.GetGalleryResponse(gallery=fixed))
+    server.plan("UpdateGallery", gallery_pb2.UpdateGalleryResponse(gallery=fixed))
+
+    assert facedex("galleries", "update", "staff", "--target-fpir", "0.01").code == 0
+    (asked,) = server.asked("UpdateGallery")
+    assert asked.gallery.decision_policy.WhichOneof("threshold") == "target_fpir"
+    assert facedex("galleries", "update", "staff", "--target-fpir", "0.01", "--threshold", "0.5").code == 2
+
+
 def test_every_command_has_help(facedex: Facedex) -> None:
-    for command in ("enrol", "identify", "verify", "compare", "detect", "info", "identities", "galleries"):
+    groups = ("identities", "galleries", "jobs")
+    for command in ("enrol", "identify", "verify", "compare", "detect", "calibrate", "threshold", "info", *groups):
         done = facedex(command, "--help")
         assert (done.code, "Usage: " in done.out) == (0, True), command
 
