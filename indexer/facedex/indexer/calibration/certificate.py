@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from facedex.indexer.calibration.correction import ProbeCorrection
 from facedex.indexer.calibration.errors import CertificateInvalid, PromiseRefused
 from facedex.indexer.calibration.operating_table import OperatingTable
 
@@ -68,7 +69,10 @@ class SizeRow:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Made once, by a calibration, and never changed; `digest` names it."""
+    """Made once, by a calibration, and never changed; `digest` names it.
+
+    correction: how labelled probes differ from the gallery's own photographs; None where there were none.
+    """
 
     created_at: str
     software: str
@@ -76,6 +80,7 @@ class Certificate:
     dataset: Dataset
     tail: dict[str, float] | None
     table: OperatingTable
+    correction: ProbeCorrection | None = None
 
     @property
     def digest(self) -> str:
@@ -106,6 +111,7 @@ class Certificate:
             "subject": asdict(self.subject),
             "dataset": dataset,
             "tail": self.tail,
+            "correction": None if self.correction is None else self.correction.to_json(),
             "table": self.table.to_json(),
             "sizes": [asdict(row) for row in self.sizes()],
         }
@@ -122,7 +128,8 @@ class Certificate:
             raise CertificateInvalid(f"is of format {document.get('format')!r}; this version reads {FORMAT}")
         if hashlib.sha256(canonical(document)).hexdigest() != digest:
             raise CertificateInvalid("was changed after it was made; calibrate again")
-        dataset = {**document["dataset"], "source": Source(document["dataset"]["source"])}
+        dataset: dict[str, Any] = {**document["dataset"], "source": Source(document["dataset"]["source"])}
+        correction = document.get("correction")
         return cls(
             created_at=document["created_at"],
             software=document["software"],
@@ -130,6 +137,7 @@ class Certificate:
             dataset=Dataset(**dataset),
             tail=document["tail"],
             table=OperatingTable.from_json(document["table"]),
+            correction=None if correction is None else ProbeCorrection.from_json(correction),
         )
 
 

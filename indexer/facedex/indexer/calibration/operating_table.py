@@ -70,16 +70,18 @@ class OperatingTable:
             mated_searches=0 if mated is None else len(mated),
         )
         rows = [_row(promise, mated, step / STEPS) for step in range(STEPS + 1)]
-        return cls(evidence, tuple(_falling(rows)))
+        return cls(evidence, tuple(falling(rows)))
 
     def fpir(self, threshold: float, *, gallery_templates: int) -> FpirInterval:
         """FPIR at a threshold in a gallery of so many templates."""
-        row = self._row_at(threshold)
-        return at_size(row.fpir, row.kind, threshold, searched=self.evidence.gallery_templates, wanted=gallery_templates)
+        row = self.row_at(threshold)
+        return at_size(
+            row.fpir, row.kind, threshold, searched=self.evidence.gallery_templates, wanted=gallery_templates
+        )
 
     def fnir(self, threshold: float) -> RateInterval | None:
         """FNIR at a threshold, in the gallery that was searched; None where no mated search was made."""
-        return self._row_at(threshold).fnir
+        return self.row_at(threshold).fnir
 
     def resolve(self, target_fpir: float, *, gallery_templates: int) -> FpirInterval:
         """The lowest threshold whose upper limit keeps the target in a gallery of so many templates.
@@ -97,7 +99,8 @@ class OperatingTable:
                 return interval
         raise self._refusal(target_fpir, gallery_templates)
 
-    def _row_at(self, threshold: float) -> OperatingRow:
+    def row_at(self, threshold: float) -> OperatingRow:
+        """The row that speaks for a threshold: the highest that is not above it."""
         # A thousandth that a float cannot hold still means its own row.
         place = int(np.floor(threshold * STEPS + 1e-6))
         return self.rows[min(max(place, 0), STEPS)]
@@ -151,10 +154,11 @@ def at_size(present: RateInterval, kind: Kind, threshold: float, *, searched: in
 def _row(promise: Promise, mated: MatedSearches | None, threshold: float) -> OperatingRow:
     interval = promise.fpir_interval(threshold, gallery_templates=promise.searches.gallery_templates)
     fpir = _rounded(RateInterval(interval.lower, interval.estimate, interval.upper))
-    return OperatingRow(threshold, fpir, interval.kind, _fnir(mated, threshold))
+    return OperatingRow(threshold, fpir, interval.kind, fnir_interval(mated, threshold))
 
 
-def _fnir(mated: MatedSearches | None, threshold: float) -> RateInterval | None:
+def fnir_interval(mated: MatedSearches | None, threshold: float) -> RateInterval | None:
+    """FNIR at any rank, with its 95 % interval; None where no mated search was made."""
     if mated is None or not len(mated):
         return None
     try:
@@ -173,15 +177,15 @@ def _rounded(interval: RateInterval) -> RateInterval:
     )
 
 
-def _falling(rows: Sequence[OperatingRow]) -> list[OperatingRow]:
+def falling(rows: Sequence[OperatingRow]) -> list[OperatingRow]:
     """The same rows, none of which promises less than a lower threshold does."""
-    falling: list[OperatingRow] = []
+    kept: list[OperatingRow] = []
     upper = 1.0
     for row in rows:
         upper = min(upper, row.fpir.upper)
         fpir = RateInterval(min(row.fpir.lower, upper), min(row.fpir.estimate, upper), upper)
-        falling.append(OperatingRow(row.threshold, fpir, row.kind, row.fnir))
-    return falling
+        kept.append(OperatingRow(row.threshold, fpir, row.kind, row.fnir))
+    return kept
 
 
 def _columns(intervals: Sequence[RateInterval]) -> dict[str, list[float]]:
