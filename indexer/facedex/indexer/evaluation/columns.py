@@ -112,7 +112,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name]) for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+    except (TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile):  # a TypeError: it is a single array
         raise InvalidArgument(str(path), "is no NPZ file of plain arrays; pickled objects are not read") from None
     # A single number stands for a column of it, such as gallery_templates.
     rows = max((len(values) for values in arrays.values() if values.ndim), default=1)

@@ -124,7 +124,8 @@ def short(number: int) -> str:
     """1 234 567 is 1.2 M."""
     for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
         if number >= size:
-            return f"{number / size:.2g} {unit}" if number < 100 * size else f"{number / size:,.0f} {unit}"
+            rounded = round(number / size, 1)
+            return f"{rounded:.0f} {unit}" if rounded >= 10 or rounded.is_integer() else f"{rounded} {unit}"
     return str(number)
 
 
