@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from facedex.indexer import calibration_cli, evaluation_cli, models_cli
 from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, IndexerError
+from facedex.indexer.failpoints import fail_point
 from facedex.indexer.jobs.folder import FolderEnrolment, photographs_of
 from facedex.indexer.policy import GalleryPolicy
 from facedex.indexer.store.engine import sqlite_url
@@ -133,7 +135,7 @@ def _opened(place: Place) -> Generator[Galleries]:
     """The galleries of a data folder; errors become one line and exit code 1."""
     try:
         place.data.mkdir(parents=True, exist_ok=True)
-        with closing(Store.open(place.database_url)) as store:
+        with closing(Store.open(place.database_url, reached=fail_point(os.environ))) as store:
             yield assemble_galleries(
                 store,
                 data=place.data,

@@ -11,6 +11,7 @@ from facedex.indexer.calibration.certificate import Certificate
 from facedex.indexer.calibration.errors import CertificateInvalid
 from facedex.indexer.drift import DriftReport, DriftWatch
 from facedex.indexer.errors import InvalidArgument, NoFace, SeveralFacesFound
+from facedex.indexer.failpoints import Step
 from facedex.indexer.identification import (
     Candidate,
     Decision,
@@ -129,6 +130,7 @@ class Gallery:
             is_loaded = self._revision > 0
             for batch in self._store.changes(self._record.id, after=self._revision):
                 _apply(batch, self._index)
+                self._store.reached(Step.AFTER_APPLY)
                 self._revision = batch[-1].seq
                 ops = {each.op for each in batch}
                 if ChangeOp.ERASE in ops:
@@ -143,7 +145,9 @@ class Gallery:
         index = self._indexes.empty(self._record)
         for batch in self._store.changes(self._record.id, after=0):
             _apply([each for each in batch if each.seq <= self._revision], index)
+        self._store.reached(Step.BEFORE_REBUILD_SWAP)
         self._index = index
+        self._store.reached(Step.AFTER_REBUILD_SWAP)
 
     def needs_saving(self, *, least_changes: int) -> bool:
         """Whether the snapshot is much older than the index, or still holds somebody who is erased."""

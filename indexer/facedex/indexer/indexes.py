@@ -71,7 +71,11 @@ class Indexes:
         policy = policy_from_json(gallery.policy)
         point = operating_point(gallery.model, policy.decision, requested=None)
         return FastIndex(
-            gallery.model.dimension, operating_score=point.lowest_score, crew=self._crew, shadow=self.shadow
+            gallery.model.dimension,
+            operating_score=point.lowest_score,
+            crew=self._crew,
+            shadow=self.shadow,
+            reached=self._store.reached,
         )
 
     def opened(self, gallery: GalleryRecord) -> OpenedIndex:
@@ -96,7 +100,7 @@ class Indexes:
     def write(self, gallery: GalleryRecord, snapshot: Snapshot) -> None:
         path = self._path(gallery)
         if path is not None:
-            write_snapshot(path, snapshot, secret=self._store.secret(SECRET))
+            write_snapshot(path, snapshot, secret=self._store.secret(SECRET), reached=self._store.reached)
 
     def forget(self, gallery: GalleryRecord) -> None:
         """Deletes the snapshot of a gallery that is no more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.failpoints import fail_point
 from facedex.indexer.indexes import SearchSettings
 from facedex.indexer.jobs.calibration import certificate_of_gallery
 from facedex.indexer.jobs.runner import JobRunner
@@ -82,7 +84,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         settings.data.mkdir(parents=True, exist_ok=True)
         self._settings = settings
-        self._store = Store.open(settings.database_url)
+        self._store = Store.open(settings.database_url, reached=fail_point(os.environ))
         self._galleries = assemble_galleries(
             self._store,
             data=settings.data,

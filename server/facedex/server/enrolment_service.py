@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.enrolment import Enrol, EnrolItem, EnrolOutcome, EnrolReason, VectorItem
 from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.failpoints import Step
 from facedex.indexer.store.records import IdentityDetails
 from facedex.indexer.vision.face import Quality
 from facedex.server.call import check_request_id, checkpoint_of
@@ -94,12 +95,14 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         gallery = self._galleries.get(request.gallery)
         values = _new_values(request.identity, request.update_mask.paths)
         record = gallery.update_identity(checked_identity_id(request.identity.id), values)
+        gallery.store.reached(Step.BEFORE_REPLY)
         return enrolment_pb2.UpdateIdentityResponse(identity=wire_identity(record))
 
     def DeleteIdentity(
         self, request: enrolment_pb2.DeleteIdentityRequest, context: grpc.ServicerContext
     ) -> enrolment_pb2.DeleteIdentityResponse:
         erased = self._galleries.get(request.gallery).delete_identity(checked_identity_id(request.identity_id))
+        self._galleries.store.reached(Step.BEFORE_REPLY)
         return enrolment_pb2.DeleteIdentityResponse(
             deleted_template_count=erased.template_count, revision=erased.revision
         )
@@ -108,6 +111,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         self, request: enrolment_pb2.DeleteTemplateRequest, context: grpc.ServicerContext
     ) -> enrolment_pb2.DeleteTemplateResponse:
         erased = self._galleries.get(request.gallery).delete_template(request.template_id)
+        self._galleries.store.reached(Step.BEFORE_REPLY)
         return enrolment_pb2.DeleteTemplateResponse(revision=erased.revision)
 
     def _enrol(
@@ -116,6 +120,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         check_request_id(request.request_id)
         gallery = self._galleries.get(request.gallery)
         enrolment = self._galleries.enroller(gallery).enrol(_domain_enrol(request), checkpoint=checkpoint)
+        gallery.store.reached(Step.BEFORE_REPLY)
         return _wire_enrolment(enrolment, request.request_id)
 
     def _streamed(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
+from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.search.code_choice import CodeChoice, chosen_codes
 from facedex.indexer.search.codebook import FULL_RATE, HALF_RATE, codebooks, joint_digest
 from facedex.indexer.search.crew import Crew
@@ -71,12 +72,14 @@ class FastIndex:
         operating_score: float = 0.4,
         crew: Crew | None = None,
         shadow: Shadow | None = None,
+        reached: Reached = nothing_fails,
     ) -> None:
         self._dimension = dimension
         self._settings = settings or FastSettings()
         self._operating_score = operating_score
         self._crew = crew or Crew(1)
         self._shadow = shadow or Shadow(0)
+        self._reached = reached
         # Replaced as a whole, never changed: a search works on the parts that it found.
         self._blocks: tuple[Block, ...] = ()
         self._segments: tuple[Segment, ...] = ()
@@ -243,7 +246,9 @@ class FastIndex:
         with self._changing:
             if segment is not None:
                 segment.keep_only(np.concatenate([part.alive[which] for part, which in zip(parts, kept, strict=True)]))
+            self._reached(Step.BEFORE_SEAL_SWAP)
             self._swap(parts, segment)
+        self._reached(Step.AFTER_SEAL_SWAP)
 
     def _swap(self, parts: Sequence[Block | Segment], segment: Segment | None) -> None:
         gone = {id(part) for part in parts}

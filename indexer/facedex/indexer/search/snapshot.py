@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
+from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.search.code_fit import CodeFit
 from facedex.indexer.search.segment import Codes, Rows, Segment
 
@@ -66,24 +67,27 @@ class Snapshot:
     parts: tuple[PartState, ...]
 
 
-def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes) -> None:
+def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes, reached: Reached = nothing_fails) -> None:
     """Writes under a temporary name, then renames: there is always a whole file, the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     scratch = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        _write_authenticated(scratch, snapshot, secret)
+        _write_authenticated(scratch, snapshot, secret, reached)
+        reached(Step.SNAPSHOT_WRITTEN)
         scratch.replace(path)
+        reached(Step.SNAPSHOT_RENAMED)
     finally:
         scratch.unlink(missing_ok=True)  # what is left where the disk was full
     _sync_folder(path.parent)
 
 
-def _write_authenticated(path: Path, snapshot: Snapshot, secret: bytes) -> None:
+def _write_authenticated(path: Path, snapshot: Snapshot, secret: bytes, reached: Reached) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         digest = hmac.new(secret, digestmod=hashlib.sha256)
         for chunk in _chunks(snapshot):
             digest.update(chunk)
             file.write(chunk)
+            reached(Step.SNAPSHOT_BEGUN)
         file.write(digest.digest())
         file.flush()
         os.fsync(file.fileno())

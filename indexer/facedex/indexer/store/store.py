@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from facedex.indexer.errors import IdentityNotFound, StoreUnavailable, TemplateNotFound
+from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.store import change_rows, gallery_rows, identity_rows, job_rows
 from facedex.indexer.store.engine import WRITE_OPTION, open_engine
 from facedex.indexer.store.migrate import upgrade
@@ -61,15 +62,28 @@ class Store:
     in commit order (invariant 3). Every method may raise StoreUnavailable.
     """
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reached: Reached = nothing_fails,
+    ) -> None:
         self._engine = engine
         self._clock = clock
+        self.reached = reached
 
     @classmethod
-    def open(cls, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Store:
+    def open(
+        cls,
+        url: str,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reached: Reached = nothing_fails,
+    ) -> Store:
         """Connects, and brings the tables to this version's schema."""
         with _named_errors():
-            store = cls(open_engine(url), clock=clock)
+            store = cls(open_engine(url), clock=clock, reached=reached)
         with store._writing() as connection:
             upgrade(connection)
         return store
@@ -400,6 +414,8 @@ class Store:
             connection.begin(),
         ):
             yield connection
+            self.reached(Step.BEFORE_COMMIT)
+        self.reached(Step.AFTER_COMMIT)
 
 
 @contextmanager
