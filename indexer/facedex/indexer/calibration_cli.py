@@ -47,16 +47,16 @@ from facedex.indexer.vision.workbench import available_cores
 REFUSED = 3
 INTERRUPTED = 130
 
-FILES_HELP = """
---scores FILE has a row for each search: kind (mated or non_mated); score (the best candidate's of a non-mated search, the
-mate's of a mated one; empty where no face was found); rank (of the mate, from 1); probe_identity; nearest_identity (whose
-template scored best); gallery_templates (how many were searched).
-
---embeddings FILE holds vectors (a list a row, compared by cosine), identities, and role (enrolled or probe; without it each
-vector is searched among everybody else's). CSV, Parquet or NPZ, by the ending.
-
-Exit code 3: the target is refused, since the data do not carry it.
-"""
+SCORES_HELP = (
+    "--scores FILE has a row for each search: kind (mated or non_mated); score (the best candidate's of a non-mated search, "
+    "the mate's of a mated one; empty where no face was found); rank (of the mate, from 1); probe_identity; "
+    "nearest_identity (whose template scored best); gallery_templates (how many were searched). CSV, Parquet or NPZ."
+)
+EMBEDDINGS_HELP = (
+    "--embeddings FILE holds vectors (a list a row, compared by cosine), identities, and role (enrolled or probe; without "
+    "it each vector is searched among everybody else's). Parquet or NPZ."
+)
+EXIT_HELP = "Exit code 3: the target is refused, since the data do not carry it."
 
 
 class HasGalleries(Protocol):
@@ -122,7 +122,7 @@ class Wanted:
 
 def add_commands(app: typer.Typer) -> None:
     """Adds the command of this module to the program."""
-    app.command("calibrate", epilog=FILES_HELP)(calibrate)
+    app.command("calibrate", epilog=f"{SCORES_HELP}\n\n{EMBEDDINGS_HELP}\n\n{EXIT_HELP}")(calibrate)
 
 
 def calibrate(  # noqa: PLR0913  (a command has as many options as it has)

@@ -34,7 +34,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 STYLE = """
 body { font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", sans-serif; color: #1a1a1a; background: #fff;
-       max-width: 62rem; margin: 2rem auto; padding: 0 1.5rem; }
+       max-width: 66rem; margin: 2rem auto; padding: 0 1.5rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 .verdict { font-size: 1.15rem; border-left: 6px solid #1b5e9e; background: #f1f6fb; padding: .8rem 1.1rem; margin: 1rem 0; }
 .verdict.refused { border-color: #b00020; background: #fdf1f2; }
@@ -46,10 +46,11 @@ th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem; text-align: left;
 th { font-weight: 600; } tr:first-child th:not(:only-of-type) {
   border-bottom: 2px solid #999; } .figures td, .figures th { text-align: right; }
 .measured { background: #e8f4ea; } .extrapolated { background: #fff4e0; } .missing { background: #fdeaec; color: #80101f; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 0 2rem; }
+.pairs { display: flex; flex-wrap: wrap; gap: 0 3rem; }
 .pairs td:last-child { white-space: nowrap; } .pairs img { height: 64px; border-radius: 4px; margin-right: 4px; }
 code { font-size: .85rem; overflow-wrap: anywhere; }
-@media print { body { margin: 0; max-width: none; font-size: 12px; } h2 { break-after: avoid; } }
+@media print { body { margin: 0; max-width: none; font-size: 12px; } h2 { break-after: avoid; }
+  .pictures { grid-template-columns: 1fr 1fr; } }
 """
 
 HOW_TO_READ = (
