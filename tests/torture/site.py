@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.torture.load import Caller
 from tests.torture.nursery import Nursery, Order
 
 from facedex.indexer.failpoints import Step
+from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate
 from facedex.indexer.store.store import Store
 from facedex.v1 import enrolment_pb2, gallery_pb2
 
@@ -34,7 +36,10 @@ LONGEST_LOAD_SECONDS = 0.25
 LATEST_DEATH_SECONDS = 5.0
 LONGEST_START_SECONDS = 0.25
 EVERYBODY_EVERY = 100
-CROWD_FACES = 12_400
+LARGE_STEP_CHANCE = 0.8
+MOST_CHANGES = 40
+"""A change that is killed is one of the first so many after a start."""
+CROWD_FACES = 13_200
 """So many that the index has segments, a snapshot is worth writing, and blocks are sealed at a start without one."""
 FACES_PER_REQUEST = 100
 
@@ -79,7 +84,8 @@ class Site:
         self._index_folder = folder / "index"
         self._random = random.Random(seed)
         self._is_large = False
-        with self._running() as wire:
+        self._large_steps = itertools.cycle(LARGE_STEPS)
+        with self._running(replace(self._order, store="honest")) as wire:
             wire.galleries.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery=gallery_pb2.Gallery(name=GALLERY)))
             embedder = wire.info().embedder
         self._vectors = VectorMaker(dimension=embedder.dimension, model_digest=embedder.digest)
@@ -124,8 +130,9 @@ class Site:
         manner = self._random.choices(list(Manner), [45, 45, 10])[0]
         if manner is not Manner.STEP:
             return self.cycle(manner)
-        step = self._random.choice(LARGE_STEPS if self._is_large and self._random.random() < 0.8 else CHANGE_STEPS)
-        return self.cycle(manner, step, self._random.randint(1, 40) if step in CHANGE_STEPS else 1)
+        if self._is_large and self._random.random() < LARGE_STEP_CHANCE:
+            return self.cycle(manner, next(self._large_steps))
+        return self.cycle(manner, self._random.choice(CHANGE_STEPS), self._random.randint(1, MOST_CHANGES))
 
     def check(self, depth: Depth | None = None) -> list[Problem]:
         """Starts a server, asks it about everybody, and kills it without more ado."""
@@ -163,6 +170,8 @@ class Site:
         """Makes what has this step happen soon."""
         if step in SEAL_STEPS:
             shutil.rmtree(self._index_folder, ignore_errors=True)  # a cache may be lost at any time
+        if step in SNAPSHOT_STEPS:
+            self._erase_passer_by()  # a snapshot that holds somebody who is erased is written anew
 
     def _wait_for_death(self, step: Step) -> None:
         deadline = time.monotonic() + LATEST_DEATH_SECONDS
@@ -173,9 +182,17 @@ class Site:
 
     def _request_rebuild(self) -> None:
         """As `facedex-index rebuild` beside the server does."""
-        store = Store.open(self._order.database)
-        store.request_rebuild(store.gallery(GALLERY))
-        store.close()
+        with closing(Store.open(self._order.database)) as store:
+            store.request_rebuild(store.gallery(GALLERY))
+
+    def _erase_passer_by(self) -> None:
+        """As another process over the same database may do."""
+        with closing(Store.open(self._order.database)) as store:
+            gallery = store.gallery(GALLERY)
+            face = NewTemplate(self._vectors.components(0), "00" * 32)
+            details = IdentityDetails(f"{BYSTANDER}-passing")
+            store.enrol(gallery, NewEnrolment(details, gallery.model.digest, (face,)))
+            store.delete_identity(gallery, details.external_id)
 
     @contextmanager
     def _load(self, wire: Wire) -> Generator[None]:
@@ -191,8 +208,8 @@ class Site:
         self.tally.answers += sum(each.answers for each in self._callers) - before
 
     @contextmanager
-    def _running(self) -> Generator[Wire]:
-        born = self._nursery.start(self._order)
+    def _running(self, order: Order | None = None) -> Generator[Wire]:
+        born = self._nursery.start(order or self._order)
         if not born.address:
             raise AssertionError("the server did not start; its log says why")
         with Wire(born.address) as wire:
