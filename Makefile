@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOS := $(wildcard proto/facedex/v1/*.proto)
 
-.PHONY: demo test lint proto bench lock clean install
+.PHONY: demo test lint proto bench torture lock clean install
 
 install: $(STAMP)
 
@@ -41,6 +41,11 @@ bench: install
 	$(BIN)/python -m benchmarks.changes --sizes 10000,$(TEMPLATES) --json build/changes.json
 	$(BIN)/python -m benchmarks.restart --templates $(TEMPLATES) --json build/restart.json
 	$(BIN)/python -m benchmarks.crowd --templates $(TEMPLATES) --json build/crowd.json
+
+# Kills servers under load and counts broken promises: so many times on SQLite, a fifth of it on PostgreSQL.
+KILLS ?= 1000
+torture: install
+	$(BIN)/python -m tests.torture --kills $(KILLS)
 
 proto: install
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --grpc_python_out=proto \

@@ -38,6 +38,15 @@ def test_a_process_dies_the_time_that_the_environment_says() -> None:
     assert (done.returncode, done.stdout.split()) == (-signal.SIGKILL, ["1", "2"])
 
 
+def test_a_command_of_the_indexer_dies_there_too(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "facedex-index"), "--data", str(tmp_path), "rebuild"]
+    environment = {**os.environ, VARIABLE: "before-commit:1"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    done = subprocess.run(command, env={**environment, VARIABLE: "x"}, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, b"is no fail-point" in done.stderr) == (1, True)
+
+
 def test_without_a_word_in_the_environment_nothing_fails() -> None:
     assert fail_point({}) is nothing_fails
     assert fail_point({VARIABLE: ""}) is nothing_fails

@@ -24,6 +24,8 @@ from tests.torture.site import Site
 
 from facedex.indexer.store.engine import sqlite_url
 
+logger = logging.getLogger("torture")
+
 LARGE_SHARE = 10
 """One kill in so many is of a server over a large gallery, whose index is sealed, saved and rebuilt."""
 POSTGRESQL_SHARE = 5
@@ -70,14 +72,15 @@ class Place:
 
 
 def main() -> int:
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logger.setLevel(logging.INFO)
     options = _options()
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         nursery = stack.enter_context(Nursery(folder / "servers.log"))
         places = [
-            _place(name, kills, folder / name, nursery, stack, seed=options.seed)
+            _place(name, kills, folder / name, stack, options=options, nursery=nursery)
             for name, kills in _shares(options.database, options.kills).items()
         ]
         for place in places:
@@ -89,6 +92,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, help="on SQLite, or on the one database that is named")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
+    parser.add_argument("--store", choices=["honest", "hasty"], default="honest", help="hasty: breaks its word")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep data and logs there, for instance to look at a failure")
     return parser.parse_args()
@@ -100,11 +104,15 @@ def _shares(database: str, kills: int) -> dict[str, int]:
     return {database: kills}
 
 
-def _place(name: str, kills: int, folder: Path, nursery: Nursery, stack: ExitStack, *, seed: int) -> Place:
+def _place(
+    name: str, kills: int, folder: Path, stack: ExitStack, *, options: argparse.Namespace, nursery: Nursery
+) -> Place:
     folder.mkdir(parents=True)
     databases = stack.enter_context(_databases(name, folder))
-    small = Site(folder / "small", next(databases), nursery, seed=2 * seed)
-    large = Site(folder / "large", next(databases), nursery, seed=2 * seed + 1)
+    small, large = (
+        Site(folder / size, next(databases), nursery, seed=2 * options.seed + number, store=options.store)
+        for number, size in enumerate(("small", "large"))
+    )
     if kills >= LARGE_SHARE:
         large.add_crowd()
     return Place(name, kills, small, large)
@@ -131,7 +139,7 @@ def _conclude(places: list[Place]) -> int:
 
 
 def _tell(line: str) -> None:
-    logging.getLogger(__name__).info(line)
+    logger.info(line)
 
 
 if __name__ == "__main__":

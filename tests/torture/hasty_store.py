@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from facedex.indexer.failpoints import Step
 from facedex.indexer.store.engine import WRITE_OPTION
 from facedex.indexer.store.store import Store
 
@@ -36,6 +37,8 @@ class HastyStore(Store):
     def _writing(self) -> Generator[Connection]:
         with self._reading() as connection, connection.begin_nested():
             yield connection
+            self.reached(Step.BEFORE_COMMIT)
+        self.reached(Step.AFTER_COMMIT)
 
     def _commit_now_and_then(self) -> None:
         while True:

@@ -93,8 +93,9 @@ class Inquest:
     def _faces_of(self, person: Person, depth: Depth) -> list[int]:
         if depth is Depth.EVERYBODY:
             return sorted(person.ever)
-        old = sorted(person.ever - person.recent)
-        return [*sorted(person.recent), *self._random.sample(old, min(OLD_FACES, len(old)))]
+        recent = person.recent.union(*(each.faces for each in person.possible))
+        old = sorted(person.ever - recent)
+        return [*sorted(recent), *self._random.sample(old, min(OLD_FACES, len(old)))]
 
     def _strangers(self, listed: dict[str, Listed]) -> Iterator[Problem]:
         known = {each for caller in self._callers for each in caller.ledger.people}

@@ -6,9 +6,12 @@ anything runs; each fork is a process of its own, which can be killed.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import resource
 import signal
+import struct
 import subprocess
 import sys
 import traceback
@@ -25,6 +28,7 @@ from facedex.server.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 FOLLOW_SECONDS = 0.05
+CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class Order:
     failpoint: str = ""
     store: str = "honest"
     """`hasty` starts a server that acknowledges before it commits: the checkers' own test."""
+    largest_file_bytes: int = 0
+    """No file may grow beyond this: the disk is full then; 0: no limit."""
+    obeys_permissions: bool = False
+    """Also root's server cannot write where permissions say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Nursery:
     """The process that is forked, one server at a time."""
 
     def __init__(self, log: Path) -> None:
+        self._log_path = log
         self._log = log.open("ab")
         command = [sys.executable, "-m", "tests.torture.nursery"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -72,6 +81,9 @@ class Nursery:
             self.kill()
         self._process.communicate(timeout=20)
         self._log.close()
+
+    def log(self) -> str:
+        return self._log_path.read_text()
 
     def start(self, order: Order) -> Born:
         """A new server; the one before must be dead."""
@@ -139,6 +151,7 @@ def _live(order: Order, announcements: int) -> None:
     code = 1
     try:
         os.environ[VARIABLE] = order.failpoint
+        _hinder(order)
         if order.store == "hasty":
             setattr(facedex.server.app, "Store", HastyStore)  # noqa: B010  (a fault, planted in this process alone)
         facedex.server.app.serve(_settings(order), announce=lambda address: _tell(announcements, address))
@@ -146,6 +159,15 @@ def _live(order: Order, announcements: int) -> None:
     except BaseException:  # noqa: BLE001  (a fork never goes back to where its parent was)
         traceback.print_exc()
     os._exit(code)
+
+
+def _hinder(order: Order) -> None:
+    if order.largest_file_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest_file_bytes, order.largest_file_bytes))
+    if order.obeys_permissions and os.geteuid() == 0:
+        header, nothing = struct.pack("<Ii", CAPABILITY_VERSION_3, 0), bytes(24)
+        if ctypes.CDLL(None).capset(header, nothing) != 0:
+            raise OSError("the capabilities of root cannot be given up here")
 
 
 def _tell(announcements: int, address: str) -> None:

@@ -80,16 +80,16 @@ class Site:
     def __init__(self, folder: Path, database: str, nursery: Nursery, *, seed: int, store: str = "honest") -> None:
         self.tally = Tally()
         self._nursery = nursery
-        self._order = Order(str(folder), database, store=store)
+        self.order = Order(str(folder), database, store=store)
         self._index_folder = folder / "index"
         self._random = random.Random(seed)
         self._is_large = False
         self._large_steps = itertools.cycle(LARGE_STEPS)
-        with self._running(replace(self._order, store="honest")) as wire:
+        with self.running(replace(self.order, store="honest")) as wire:
             wire.galleries.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery=gallery_pb2.Gallery(name=GALLERY)))
             embedder = wire.info().embedder
         self._vectors = VectorMaker(dimension=embedder.dimension, model_digest=embedder.digest)
-        self._callers = [
+        self.callers = [
             Caller(f"{seed}-{number}", GALLERY, self._vectors, seed=100 * seed + number) for number in range(CALLERS)
         ]
 
@@ -97,7 +97,7 @@ class Site:
         """Enrols a crowd that makes the index large: it is sealed, saved and rebuilt as those of large galleries are."""
         directions = np.random.default_rng(1).standard_normal((CROWD_FACES, self._vectors.dimension))
         rows = (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
-        with self._running() as wire:
+        with self.running() as wire:
             for start in range(0, CROWD_FACES, FACES_PER_REQUEST):
                 wire.enrolment.Enrol(self._crowd_request(start, rows), timeout=CALL_SECONDS)
         self._is_large = True
@@ -134,22 +134,27 @@ class Site:
             return self.cycle(manner, next(self._large_steps))
         return self.cycle(manner, self._random.choice(CHANGE_STEPS), self._random.randint(1, MOST_CHANGES))
 
+    def load(self, order: Order, *, seconds: float) -> None:
+        """Lets the callers do what they do for some time, with a server that is started otherwise than usual."""
+        with self.running(order) as wire, self._load(wire):
+            time.sleep(seconds)
+
     def check(self, depth: Depth | None = None) -> list[Problem]:
         """Starts a server, asks it about everybody, and kills it without more ado."""
         if depth is None:
             depth = Depth.EVERYBODY if self.tally.kills % EVERYBODY_EVERY == 0 else Depth.TOUCHED
-        with self._running() as wire:
-            found = Inquest(wire, GALLERY, self._callers, chance=self._random).problems(depth)
+        with self.running() as wire:
+            found = Inquest(wire, GALLERY, self.callers, chance=self._random).problems(depth)
         self.tally.problems += found
         return found
 
     def _kill_while_starting(self) -> None:
-        self._nursery.send(self._order)
+        self._nursery.send(self.order)
         time.sleep(self._random.uniform(0, LONGEST_START_SECONDS))
         self._nursery.kill()
 
     def _kill_under_load(self) -> None:
-        born = self._nursery.start(self._order)
+        born = self._nursery.start(self.order)
         with Wire(born.address) as wire, self._load(wire):
             time.sleep(self._random.uniform(0, LONGEST_LOAD_SECONDS))
             self._nursery.kill()
@@ -157,7 +162,7 @@ class Site:
     def _kill_at(self, step: Step, number: int) -> None:
         if step in LARGE_STEPS:
             self._make_due(step)
-        born = self._nursery.start(replace(self._order, failpoint=f"{step.value}:{number}"))
+        born = self._nursery.start(replace(self.order, failpoint=f"{step.value}:{number}"))
         if born.address:
             with Wire(born.address) as wire, self._load(wire):
                 self._wait_for_death(step)
@@ -182,12 +187,12 @@ class Site:
 
     def _request_rebuild(self) -> None:
         """As `facedex-index rebuild` beside the server does."""
-        with closing(Store.open(self._order.database)) as store:
+        with closing(Store.open(self.order.database)) as store:
             store.request_rebuild(store.gallery(GALLERY))
 
     def _erase_passer_by(self) -> None:
         """As another process over the same database may do."""
-        with closing(Store.open(self._order.database)) as store:
+        with closing(Store.open(self.order.database)) as store:
             gallery = store.gallery(GALLERY)
             face = NewTemplate(self._vectors.components(0), "00" * 32)
             details = IdentityDetails(f"{BYSTANDER}-passing")
@@ -197,21 +202,24 @@ class Site:
     @contextmanager
     def _load(self, wire: Wire) -> Generator[None]:
         stop = threading.Event()
-        threads = [threading.Thread(target=each.call_until_dead, args=(wire, stop)) for each in self._callers]
-        before = sum(each.answers for each in self._callers)
+        threads = [threading.Thread(target=each.call_until_dead, args=(wire, stop)) for each in self.callers]
+        before = sum(each.answers for each in self.callers)
         for thread in threads:
             thread.start()
         yield
         stop.set()
         for thread in threads:
             thread.join()
-        self.tally.answers += sum(each.answers for each in self._callers) - before
+        self.tally.answers += sum(each.answers for each in self.callers) - before
 
     @contextmanager
-    def _running(self, order: Order | None = None) -> Generator[Wire]:
-        born = self._nursery.start(order or self._order)
+    def running(self, order: Order | None = None) -> Generator[Wire]:
+        """A server that is killed in the end."""
+        born = self._nursery.start(order or self.order)
         if not born.address:
             raise AssertionError("the server did not start; its log says why")
-        with Wire(born.address) as wire:
-            yield wire
+        try:
+            with Wire(born.address) as wire:
+                yield wire
+        finally:
             self._nursery.kill()
