@@ -119,7 +119,7 @@ class Site:
         if manner is Manner.START:
             self._kill_while_starting()
         elif manner is Manner.STEP and step is not None:
-            self._kill_at(step, number)
+            self.kill_at(step, number)
         else:
             self._kill_under_load()
         self.tally.kills += 1
@@ -134,10 +134,23 @@ class Site:
             return self.cycle(manner, next(self._large_steps))
         return self.cycle(manner, self._random.choice(CHANGE_STEPS), self._random.randint(1, MOST_CHANGES))
 
-    def load(self, order: Order, *, seconds: float) -> None:
-        """Lets the callers do what they do for some time, with a server that is started otherwise than usual."""
-        with self.running(order) as wire, self._load(wire):
+    def load(self, *, seconds: float) -> None:
+        """Lets the callers do what they do for some time."""
+        with self.running() as wire, self._load(wire):
             time.sleep(seconds)
+
+    def kill_at(self, step: Step, number: int = 1) -> None:
+        """Lets the server die at a step; where it does not get there in time, it is killed all the same."""
+        if step in LARGE_STEPS:
+            self._make_due(step)
+        born = self._nursery.start(replace(self.order, failpoint=f"{step.value}:{number}"))
+        if born.address:
+            with Wire(born.address) as wire, self._load(wire):
+                self._wait_for_death(step)
+        if self._nursery.kill_if_alive():
+            self.tally.missed_steps += 1
+        else:
+            self.tally.count_step(step)
 
     def check(self, depth: Depth | None = None) -> list[Problem]:
         """Starts a server, asks it about everybody, and kills it without more ado."""
@@ -158,18 +171,6 @@ class Site:
         with Wire(born.address) as wire, self._load(wire):
             time.sleep(self._random.uniform(0, LONGEST_LOAD_SECONDS))
             self._nursery.kill()
-
-    def _kill_at(self, step: Step, number: int) -> None:
-        if step in LARGE_STEPS:
-            self._make_due(step)
-        born = self._nursery.start(replace(self.order, failpoint=f"{step.value}:{number}"))
-        if born.address:
-            with Wire(born.address) as wire, self._load(wire):
-                self._wait_for_death(step)
-        if self._nursery.kill_if_alive():
-            self.tally.missed_steps += 1
-        else:
-            self.tally.count_step(step)
 
     def _make_due(self, step: Step) -> None:
         """Makes what has this step happen soon."""

@@ -165,6 +165,7 @@ class Galleries:
 
     def save_snapshots(self, *, least_changes: int) -> None:
         """Writes the indexes that have changed so much, or that still hold somebody who is erased, to files."""
+        self._indexes.discard_leftovers()
         for gallery in list(self._galleries.values()):
             if gallery.needs_saving(least_changes=least_changes):
                 gallery.save_snapshot()

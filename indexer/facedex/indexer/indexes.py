@@ -11,7 +11,14 @@ from facedex.indexer.policy import policy_from_json
 from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.fast import FastIndex
 from facedex.indexer.search.shadow import Shadow
-from facedex.indexer.search.snapshot import Snapshot, SnapshotKey, SnapshotRejected, read_snapshot, write_snapshot
+from facedex.indexer.search.snapshot import (
+    Snapshot,
+    SnapshotKey,
+    SnapshotRejected,
+    discard_scratch,
+    read_snapshot,
+    write_snapshot,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +114,18 @@ class Indexes:
         path = self._path(gallery)
         if path is not None:
             path.unlink(missing_ok=True)
+
+    def discard_leftovers(self) -> None:
+        """Deletes what a killed process left: half a snapshot, and the snapshot of a gallery that it had just deleted."""
+        if self._folder is None:
+            return
+        # Looked for first: a gallery that is created meanwhile has its snapshot later.
+        snapshots = list(self._folder.glob("gallery-*.snapshot"))
+        known = {f"gallery-{number}.snapshot" for number, _ in self._store.revisions().values()}
+        for path in snapshots:
+            if path.name not in known:
+                path.unlink(missing_ok=True)
+        discard_scratch(self._folder)
 
     def _restored(self, gallery: GalleryRecord, path: Path) -> OpenedIndex:
         index = self.empty(gallery)

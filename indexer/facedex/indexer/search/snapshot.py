@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAGIC = b"facedex snapshot 2\n"
 LENGTH = struct.Struct("<Q")
 DIGEST_BYTES = 32
+SCRATCH_SUFFIX = ".partial"
 CHUNK_BYTES = 16 * 2**20
 
 
@@ -70,7 +71,7 @@ class Snapshot:
 def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes, reached: Reached = nothing_fails) -> None:
     """Writes under a temporary name, then renames: there is always a whole file, the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    scratch = path.with_suffix(f".{os.getpid()}.partial")
+    scratch = path.with_suffix(f".{os.getpid()}{SCRATCH_SUFFIX}")
     try:
         _write_authenticated(scratch, snapshot, secret, reached)
         reached(Step.SNAPSHOT_WRITTEN)
@@ -79,6 +80,27 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes, reached: Re
     finally:
         scratch.unlink(missing_ok=True)  # what is left where the disk was full
     _sync_folder(path.parent)
+
+
+def discard_scratch(folder: Path) -> None:
+    """Deletes what processes that are dead were writing: it holds vectors, and nobody would ever delete it.
+
+    Call it in the thread that writes snapshots: a file of this process's own number is that of a dead one before it.
+    """
+    for path in folder.glob(f"*{SCRATCH_SUFFIX}"):
+        writer = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
+        if not writer.isdecimal() or int(writer) == os.getpid() or not _is_alive(int(writer)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
 
 
 def _write_authenticated(path: Path, snapshot: Snapshot, secret: bytes, reached: Reached) -> None:
