@@ -28,6 +28,7 @@ from facedex.server.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 FOLLOW_SECONDS = 0.05
+DIE_WITH_PARENT = 1  # linux/prctl.h: PR_SET_PDEATHSIG
 CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 
@@ -150,6 +151,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 def _live(order: Order, announcements: int) -> None:
     code = 1
     try:
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)  # no server outlives a torture that is broken off
         os.environ[VARIABLE] = order.failpoint
         _hinder(order)
         if order.store == "hasty":
