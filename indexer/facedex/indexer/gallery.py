@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from facedex.indexer.search.code_choice import CodeChoice
     from facedex.indexer.search.template_index import Hit, TemplateIndex
     from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
-    from facedex.indexer.store.store import Enrolled, Erased, Store
+    from facedex.indexer.store.store import Enrolled, Erased, Merged, Store
     from facedex.indexer.vision.pipeline import Detection, FaceCrop
 
 logger = logging.getLogger(__name__)
@@ -229,6 +229,12 @@ class Gallery:
         erased = self._store.delete_identity(self._record, external_id)
         self.catch_up()
         return erased
+
+    def merge_identities(self, external_id: str, *, into: str) -> Merged:
+        """Moves the templates of an identity to another one of the same person, and deletes it."""
+        merged = self._store.merge_identities(self._record, external_id, into=into)
+        self.catch_up()
+        return merged
 
     def delete_template(self, template_id: int) -> Erased:
         erased = self._store.delete_template(self._record, template_id)

@@ -178,6 +178,27 @@ def insert_templates(
     return list(connection.execute(statement, rows).scalars())
 
 
+def copy_templates(connection: Connection, identity_id: int, to_identity_id: int) -> list[int]:
+    """Copies an identity's templates to another one, less the photographs that it has, and returns the new numbers."""
+    known = {_photograph(row) for row in _template_rows(connection, to_identity_id)}
+    rows = [row for row in _template_rows(connection, identity_id) if _photograph(row) not in known]
+    if not rows:
+        return []
+    values = [{**row, "identity_id": to_identity_id} for row in rows]
+    statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
+    return list(connection.execute(statement, values).scalars())
+
+
+def _template_rows(connection: Connection, identity_id: int) -> list[dict[str, Any]]:
+    columns = [column for column in template.c if column is not template.c.id]
+    statement = select(*columns).where(template.c.identity_id == identity_id).order_by(template.c.id)
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def _photograph(row: dict[str, Any]) -> tuple[str, str]:
+    return row["model_digest"], row["source_digest"]
+
+
 def delete_identity(connection: Connection, identity_id: int) -> list[int]:
     """Deletes an identity with its templates and returns their numbers."""
     where = template.c.identity_id == identity_id

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from facedex.indexer.errors import IdentityNotFound, StoreUnavailable, TemplateNotFound
+from facedex.indexer.errors import IdentityNotFound, InvalidArgument, StoreUnavailable, TemplateNotFound
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.store import change_rows, gallery_rows, identity_rows, job_rows
 from facedex.indexer.store.engine import WRITE_OPTION, open_engine
@@ -50,6 +50,14 @@ class Enrolled:
 @dataclass(frozen=True, slots=True)
 class Erased:
     """What a transaction of erasure did."""
+
+    template_count: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a transaction that made one identity of two did: how many templates the one that is left got."""
 
     template_count: int
     revision: int
@@ -367,6 +375,24 @@ class Store:
             )
             return Erased(1, revision)
 
+    def merge_identities(self, gallery: GalleryRecord, external_id: str, *, into: str) -> Merged:
+        """Moves the templates of an identity to another one, and deletes it.
+
+        They get new numbers, since a number in the log or in a snapshot means one face of one identity for ever. What is
+        known of the person is what the other identity has, except that the earlier of both expiries counts: no template
+        is kept for longer than was said.
+        """
+        if external_id == into:
+            raise InvalidArgument("into", "is the same identity; name another one")
+        with self._writing() as connection:
+            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            kept, merged = (self._alive_identity(connection, gallery, each) for each in (into, external_id))
+            moved = identity_rows.copy_templates(connection, merged.id, kept.id)
+            revision = _log(connection, ChangeOp.ADD, moved, gallery=gallery, identity_id=kept.id, after=revision)
+            revision = _expire_no_later(connection, gallery, kept, merged, revision=revision)
+            erased = _erase_identity(connection, gallery, merged.id, revision=revision)
+            return Merged(len(moved), erased.revision)
+
     # The change log
 
     def changes(self, gallery_id: int, *, after: int) -> Iterator[list[Change]]:
@@ -442,6 +468,15 @@ def _erase_identity(connection: Connection, gallery: GalleryRecord, identity_id:
     logged = template_ids or [0]
     revision = _log(connection, ChangeOp.ERASE, logged, gallery=gallery, identity_id=identity_id, after=revision)
     return Erased(len(template_ids), revision)
+
+
+def _expire_no_later(
+    connection: Connection, gallery: GalleryRecord, kept: IdentityRecord, merged: IdentityRecord, *, revision: int
+) -> int:
+    if merged.expires_at is None or (kept.expires_at is not None and kept.expires_at <= merged.expires_at):
+        return revision
+    identity_rows.update_identity(connection, kept.id, {"expires_at": merged.expires_at})
+    return _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=kept.id, after=revision)
 
 
 def _added(source_digest: str, known: dict[str, int], added: dict[str, int]) -> AddedTemplate:
