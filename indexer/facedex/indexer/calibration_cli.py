@@ -1,22 +1,22 @@
 """`facedex-index calibrate`: which threshold keeps a target, from photographs, a gallery or another engine's scores."""
 
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.calibration.certificate import Subject
 from facedex.indexer.calibration.errors import PromiseRefused
-from facedex.indexer.errors import IndexerError, InvalidArgument
+from facedex.indexer.cli_session import HasGalleries, good_order, opened, progress_of, say
+from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired, acquire
 from facedex.indexer.evaluation.labelled import Split
 from facedex.indexer.evaluation.people_lists import read_cohorts, read_roles
@@ -32,20 +32,15 @@ from facedex.indexer.evaluation.sources import (
     from_gallery_and_probes,
     from_photographs,
 )
-from facedex.indexer.evaluation_cli import say
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.jobs.calibration import subject_of
 from facedex.indexer.jobs.folder import Photograph, photographs_of
 from facedex.indexer.policy import QualityLimits
-from facedex.indexer.store.store import Store
-from facedex.indexer.vision.decode import ImageLimits
-from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.workbench import available_cores
 
 REFUSED = 3
-INTERRUPTED = 130
 
 SCORES_HELP = (
     "--scores FILE has a row for each search: kind (mated or non_mated); score (the best candidate's of a non-mated search, "
@@ -57,19 +52,6 @@ EMBEDDINGS_HELP = (
     "it each vector is searched among everybody else's). Parquet or NPZ."
 )
 EXIT_HELP = "Exit code 3: the target is refused, since the data do not carry it."
-
-
-class HasGalleries(Protocol):
-    """What the program's callback leaves in the context: where the galleries are, and which models are meant."""
-
-    @property
-    def data(self) -> Path: ...
-    @property
-    def database_url(self) -> str: ...
-    @property
-    def detector(self) -> str: ...
-    @property
-    def embedder(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +142,7 @@ def calibrate(  # noqa: PLR0913  (a command has as many options as it has)
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the DET points into this file.")] = None,
 ) -> None:
     """Tells which threshold keeps a target FPIR, how sure that is, and what the data cannot carry."""
-    with _good_order():
+    with good_order():
         sources = Sources(people, gallery, from_gallery, scores, embeddings, split, seed)
         wanted = Wanted(target_fpir, templates, cohorts, crops, page, json_file, csv_file)
         report = _reported(context.obj, sources, wanted)
@@ -173,7 +155,7 @@ def _reported(place: HasGalleries, sources: Sources, wanted: Wanted) -> Report:
         return _told(from_file(read_scores(sources.scores)), wanted)
     if sources.embeddings is not None:
         return _told(from_file(read_embeddings(sources.embeddings)), wanted)
-    with _opened(place) as galleries:
+    with opened(place) as galleries:
         if sources.gallery is None:
             return _reported_models(galleries.pipeline, sources, wanted)
         return _reported_gallery(galleries, galleries.get(sources.gallery), sources, wanted)
@@ -208,7 +190,7 @@ def _of_gallery(gallery: Gallery, pipeline: FacePipeline, sources: Sources) -> C
     if not sources.itself:
         limits = gallery.policy.enrolment.quality_limits
         return from_photographs(_split(sources), look, subject=subject_of(gallery, detector), limits=limits)
-    with _searching() as progress:
+    with progress_of("searching the gallery with its own templates") as progress:
         if sources.people is None:
             return from_gallery(gallery, detector=detector, progress=progress)
         return from_gallery_and_probes(
@@ -271,42 +253,3 @@ def _look(pipeline: FacePipeline, photographs: Sequence[Photograph]) -> Iterable
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
     ):
         yield from progress.track(faces, total=len(photographs), description="looking for faces")
-
-
-class _Report(Protocol):
-    def __call__(self, share: float, /) -> None: ...
-
-
-@contextmanager
-def _searching() -> Generator[_Report]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("searching the gallery with its own templates", total=1.0)
-        yield lambda share: progress.update(task, completed=share)
-
-
-@contextmanager
-def _opened(place: HasGalleries) -> Generator[Galleries]:
-    place.data.mkdir(parents=True, exist_ok=True)
-    with closing(Store.open(place.database_url)) as store:
-        yield assemble_galleries(
-            store,
-            data=place.data,
-            detector=place.detector,
-            embedder=place.embedder,
-            limits=ImageLimits(),
-            workers=available_cores(),
-        )
-
-
-@contextmanager
-def _good_order() -> Generator[None]:
-    """An error of ours becomes one line and exit code 1; Ctrl-C leaves everything as it was."""
-    try:
-        yield
-    except (IndexerError, VisionError, OSError) as error:
-        say(f"facedex-index: {error}")
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        say("stopped; nothing was kept")
-        raise typer.Exit(INTERRUPTED) from None

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -18,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from facedex.indexer.calibration.uncertainty import RateInterval
-from facedex.indexer.errors import IndexerError, InvalidArgument
+from facedex.indexer.cli_session import good_order, say
+from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired, acquire, photographs_among
 from facedex.indexer.evaluation.evaluation import Evaluation, Faces, OpenSet, evaluate
 from facedex.indexer.evaluation.grid import SimilarityGrid, draw_grid, identity_means, label_of, similarity_grid
@@ -27,7 +27,6 @@ from facedex.indexer.evaluation.pairs import FAR, PairEvaluation, evaluate_pairs
 from facedex.indexer.identification import STRICT_COSINE
 from facedex.indexer.jobs.folder import Photograph, photographs_of
 from facedex.indexer.models_cli import model_folder
-from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.workbench import available_cores
 
@@ -65,7 +64,7 @@ def grid(
     as_json: AsJson = False,
 ) -> None:
     """Compares photographs with each other: cosines in a grid."""
-    with _one_line_errors():
+    with good_order():
         edges = _edges(photographs, rows=rows, columns=columns)
         pipeline = _pipeline(context.obj)
         faces = _acquired(pipeline, (*edges.rows, *edges.columns))
@@ -84,7 +83,7 @@ def draw_map_of_people(
     seed: Annotated[int, typer.Option(help="Another number gives another arrangement.")] = 0,
 ) -> None:
     """Draws who resembles whom: t-SNE of the vectors, each point as its face."""
-    with _one_line_errors():
+    with good_order():
         faces = _acquired(_pipeline(context.obj), photographs_among([people])[people])
         vectors = np.stack([face.vector for face in faces]) if faces else np.empty((0, 1), np.float32)
         draw_map(faces, map_of_faces(vectors, seed=seed), output)
@@ -102,7 +101,7 @@ def evaluate_models(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures into this file.")] = None,
 ) -> None:
     """Measures models: the first photograph of each person is enrolled, those with one only are strangers."""
-    with _one_line_errors():
+    with good_order():
         pipeline = _pipeline(context.obj, detector=detector, embedder=embedder)
         run = _evaluated_people(pipeline, people) if pairs is None else _evaluated_pairs(pipeline, people, pairs)
         if json_file is not None:
@@ -342,18 +341,3 @@ def _pipeline(models: HasModels, *, detector: str | None = None, embedder: str |
 def _threshold(pipeline: FacePipeline, *, requested: float | None) -> float:
     known = pipeline.embedder.manifest.default_threshold
     return next(cosine for cosine in (requested, known, STRICT_COSINE) if cosine is not None)
-
-
-def say(line: str) -> None:
-    """One line for people, out of the way of what programs read."""
-    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _one_line_errors() -> Generator[None]:
-    """An error of ours becomes one line and exit code 1."""
-    try:
-        yield
-    except (IndexerError, VisionError, OSError) as error:
-        say(f"facedex-index: {error}")
-        raise typer.Exit(1) from None

@@ -16,9 +16,9 @@ from tests.indexer.calibration.populations import unit
 from tests.indexer.evaluation.scripted_people import make_files
 from typer.testing import CliRunner, Result
 
-from facedex.indexer import calibration_cli
 from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.cli import app
+from facedex.indexer.cli_session import good_order
 from facedex.indexer.enrolment import Enrol, VectorItem
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.policy import DecisionPolicy, GalleryPolicy
@@ -207,7 +207,7 @@ def test_what_cannot_be_meant_is_one_line_and_exit_code_1(
 
 
 def test_ctrl_c_ends_in_good_order_and_says_that_nothing_was_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as ended, calibration_cli._good_order():
+    with pytest.raises(typer.Exit) as ended, good_order():
         raise KeyboardInterrupt
     assert ended.value.exit_code == 130
     assert "stopped; nothing was kept" in capsys.readouterr().err

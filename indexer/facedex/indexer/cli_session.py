@@ -1,0 +1,82 @@
+"""What the commands of `facedex-index` share: the galleries of a data folder, progress, and how they end."""
+
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.errors import IndexerError
+from facedex.indexer.galleries import Galleries
+from facedex.indexer.store.store import Store
+from facedex.indexer.vision.decode import ImageLimits
+from facedex.indexer.vision.errors import VisionError
+from facedex.indexer.vision.workbench import available_cores
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+class HasGalleries(Protocol):
+    """What the program's callback leaves in the context: where the galleries are, and which models are meant."""
+
+    @property
+    def data(self) -> Path: ...
+    @property
+    def database_url(self) -> str: ...
+    @property
+    def detector(self) -> str: ...
+    @property
+    def embedder(self) -> str: ...
+
+
+class ReportsShare(Protocol):
+    """Is told how much of the work is done, 0 to 1."""
+
+    def __call__(self, share: float, /) -> None: ...
+
+
+def say(line: str) -> None:
+    """One line for people, out of the way of what programs read."""
+    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def opened(place: HasGalleries) -> Generator[Galleries]:
+    """The galleries of a data folder, which is made where there is none."""
+    place.data.mkdir(parents=True, exist_ok=True)
+    with closing(Store.open(place.database_url)) as store:
+        yield assemble_galleries(
+            store,
+            data=place.data,
+            detector=place.detector,
+            embedder=place.embedder,
+            limits=ImageLimits(),
+            workers=available_cores(),
+        )
+
+
+@contextmanager
+def good_order(*, interrupted: str = "stopped; nothing was kept") -> Generator[None]:
+    """An error of ours becomes one line and exit code 1; so does Ctrl-C, with exit code 130."""
+    try:
+        yield
+    except (IndexerError, VisionError, OSError) as error:
+        say(f"facedex-index: {error}")
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        say(interrupted)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def progress_of(description: str) -> Generator[ReportsShare]:
+    """A bar that goes away when the work is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=1.0)
+        yield lambda share: progress.update(task, completed=share)
