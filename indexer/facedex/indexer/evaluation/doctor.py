@@ -21,7 +21,7 @@ from facedex.indexer.evaluation.neighbours import Enrolled, Neighbours
 from facedex.indexer.evaluation.self_search import ErrorRates, SelfSearch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NOBODY = -1
 FALSE_SHARE = 0.1
 CANDIDATES = 2  # nearest other identities of each template that may be the same person
-AGREEING = 0.9  # so many of the identities' own templates, if split off, would still be taken for the same person
+AGREEING = 0.98  # so many of the identities' own templates, if split off, would still be taken for the same person
 NEAR = 0.9  # a near-miss is among the highest tenth of non-mated scores
 SIGNIFICANCE = 0.05
 
@@ -97,52 +97,46 @@ def examine(
     threshold: float,
     refused: NDArray[np.bool_] | None = None,
     false_share: float = FALSE_SHARE,
+    report: Callable[[float], None] = lambda _share: None,
 ) -> Diagnosis:
     """Looks for what is wrong in a gallery. No N × N matrix is held.
 
     Args:
         vectors: (N, dimension), unit length.
         identities: (N,), 0 or more.
-        threshold: a cosine; where it is so low that most searches find a stranger, the median of their scores instead.
+        threshold: a cosine; where it is so low that more than a tenth of the searches find a stranger, the one at which a
+            tenth do is taken instead, since no gallery can decide by such a cosine.
         refused: (N,) templates that the enrolment policy would refuse today.
         false_share: of the duplicates, and of the mislabelled templates, so many may be false alarms.
+        report: is told the share that is done.
 
     Raises:
         ScoresInvalid: the lengths differ, or there are too few identities to know what chance gives.
 
     """
     enrolled = Enrolled.of(vectors, identities)
-    near = Neighbours.of(enrolled)
-    lowest = max(threshold, float(np.median(near.rival_scores[:, 0])))
-    examination = _Examination(enrolled, near, SelfSearch.at(lowest, enrolled), false_share)
+    near = Neighbours.of(enrolled, report=lambda share: report(share / 2))
+    examination = _Examination(enrolled, near, false_share)
+    lowest = max(threshold, examination.near_misses_from)
+    searched = SelfSearch.at(lowest, enrolled, report=lambda share: report((1 + share) / 2))
     unfit = np.zeros(len(vectors), np.bool_) if refused is None else refused[enrolled.order]
-    return Diagnosis(lowest, examination.searched.rates(), tuple(examination.findings(lowest, unfit)))
+    return Diagnosis(lowest, searched.rates(), tuple(_Findings(examination, searched).all(unfit)))
 
 
 class _Examination:
     """A gallery with its neighbours; rows are those of `Enrolled`, people are indices into its names."""
 
-    def __init__(self, enrolled: Enrolled, near: Neighbours, searched: SelfSearch, false_share: float) -> None:
-        self._enrolled = enrolled
-        self._near = near
-        self.searched = searched
-        self._false_share = false_share
-        self._levels = near.levels
-        self._excess = near.rival_scores[:, 0] - self._levels
-        self._own_excess = near.own - self._levels
-        self._has_mates = np.isfinite(near.own)
-        self._suspects = self._has_mates & (near.own < near.rival_scores[:, 0])
-        self._chance = ChanceTail.of_peaks(self._excess)
-        self._certain = self._chance.limit(self._excess[self._suspects], false_share=false_share)
-
-    def findings(self, threshold: float, refused: NDArray[np.bool_]) -> Iterator[Finding]:
-        for pair in self.duplicates:
-            yield self._duplicate(*pair)
-        for row in self.mislabelled:
-            yield self._mislabelled(row)
-        yield from self._strangers()
-        yield from self._poor(threshold, refused)
-        yield from self._near_misses()
+    def __init__(self, enrolled: Enrolled, near: Neighbours, false_share: float) -> None:
+        self.enrolled = enrolled
+        self.near = near
+        self.false_share = false_share
+        self.levels = near.levels
+        self.excess = near.rival_scores[:, 0] - self.levels
+        self.own_excess = near.own - self.levels
+        self.has_mates = np.isfinite(near.own)
+        self.suspects = self.has_mates & (near.own < near.rival_scores[:, 0])
+        self.chance = ChanceTail.of_peaks(self.excess)
+        self.certain = self.chance.limit(self.excess[self.suspects], false_share=false_share)
 
     # Mislabelled templates
 
@@ -153,31 +147,31 @@ class _Examination:
         for row in self._in_order_of_evidence():
             if self._shows_another(row, apart=found):
                 found.add(row)
-        margin = self._excess - self._own_excess
+        margin = self.excess - self.own_excess
         return sorted(found, key=lambda row: -margin[row])
 
     def _in_order_of_evidence(self) -> list[int]:
         """Where two resemble each other under two identities, the one that disagrees with more sound templates is wrong."""
-        doubtful = self._suspects & (self._excess >= self._certain) & (self._own_excess < self._certain)
-        margin = self._excess - self._own_excess
+        doubtful = self.suspects & (self.excess >= self.certain) & (self.own_excess < self.certain)
+        margin = self.excess - self.own_excess
 
         def key(row: int) -> tuple[float, int, float]:
-            others = self._others(row)
+            others = self.others(row)
             return float(doubtful[others].mean()), -len(others), -float(margin[row])
 
         return sorted(np.flatnonzero(doubtful).tolist(), key=key)
 
     def _shows_another(self, row: int, *, apart: set[int]) -> bool:
         """Whether it still does, without the templates that are known to be mislabelled, and its identity does not."""
-        others = _without(self._others(row), apart)
-        rival = _without(self._enrolled.rows_of(int(self._near.rivals[row, 0])), apart)
+        others = _without(self.others(row), apart)
+        rival = _without(self.enrolled.rows_of(int(self.near.rivals[row, 0])), apart)
         if not len(others) or not len(rival):
             return False
-        others_excess = np.median(self._cosines(others, rival).max(axis=1) - self._levels[others])
-        return bool(self._best(row, rival) - self._levels[row] >= self._certain > others_excess)
+        others_excess = np.median(self.cosines(others, rival).max(axis=1) - self.levels[others])
+        return bool(self._best(row, rival) - self.levels[row] >= self.certain > others_excess)
 
-    def _others(self, row: int) -> Rows:
-        rows = self._enrolled.rows_of(int(self._enrolled.people[row]))
+    def others(self, row: int) -> Rows:
+        rows = self.enrolled.rows_of(int(self.enrolled.people[row]))
         return np.asarray(rows[rows != row], np.int64)
 
     # Duplicates
@@ -187,28 +181,28 @@ class _Examination:
         """Pairs of people that resemble each other beyond chance, and as much as their own templates do, best first."""
         pairs = [pair for pair in self._neighbouring_people() if all(len(self._sound(each)) for each in pair)]
         likeness = np.array([self._likeness(*pair) for pair in pairs])
-        limit = ChanceTail.of_sums(likeness).limit(likeness, false_share=self._false_share)
+        limit = ChanceTail.of_sums(likeness).limit(likeness, false_share=self.false_share)
         high = [int(row) for row in np.argsort(-likeness) if likeness[row] >= limit]
         return [pairs[row] for row in high if self._shortfall(*pairs[row]) <= self._usual_shortfall]
 
     def _neighbouring_people(self) -> list[tuple[int, int]]:
-        people = np.repeat(self._enrolled.people, CANDIDATES)
-        rivals = self._near.rivals[:, :CANDIDATES].ravel()
+        people = np.repeat(self.enrolled.people, CANDIDATES)
+        rivals = self.near.rivals[:, :CANDIDATES].ravel()
         pairs = np.unique(np.stack([np.minimum(people, rivals), np.maximum(people, rivals)], axis=1), axis=0)
         return [(first, second) for first, second in pairs.tolist()]
 
     def _likeness(self, first: int, second: int) -> float:
         """The mean excess of each one's templates with the other person, both people counting alike."""
         rows, others = self._sound(first), self._sound(second)
-        cosines = self._cosines(rows, others)
-        there = (cosines.max(axis=1) - self._levels[rows]).mean()
-        back = (cosines.max(axis=0) - self._levels[others]).mean()
+        cosines = self.cosines(rows, others)
+        there = (cosines.max(axis=1) - self.levels[rows]).mean()
+        back = (cosines.max(axis=0) - self.levels[others]).mean()
         return float(there + back) / 2
 
     def _shortfall(self, first: int, second: int) -> float:
         """By how much the templates resemble the other person less than their own identity; 0 where both have one template."""
         rows, others = self._sound(first), self._sound(second)
-        cosines = self._cosines(rows, others)
+        cosines = self.cosines(rows, others)
         sides = ((rows, cosines.max(axis=1)), (others, cosines.max(axis=0)))
         short = [_less(self._own_best(side), best) for side, best in sides if len(side) > 1]
         return float(np.mean(short)) if short else 0.0
@@ -218,7 +212,7 @@ class _Examination:
         """What `AGREEING` of single templates would show that were split off their own identity."""
         seen = [
             _less(_best_of_others(np.delete(np.delete(cosines, one, 0), one, 1)), np.delete(cosines[:, one], one))
-            for cosines in map(self._own_cosines, range(len(self._enrolled.names)))
+            for cosines in map(self._own_cosines, range(len(self.enrolled.names)))
             if len(cosines) > 2
             for one in range(len(cosines))
         ]
@@ -226,33 +220,86 @@ class _Examination:
 
     def _own_cosines(self, person: int) -> NDArray[np.float32]:
         rows = self._sound(person)
-        return self._cosines(rows, rows)
+        return self.cosines(rows, rows)
 
     def _own_best(self, rows: Rows) -> NDArray[np.float32]:
-        return _best_of_others(self._cosines(rows, rows))
+        return _best_of_others(self.cosines(rows, rows))
 
     def _sound(self, person: int) -> Rows:
         """The person's templates without the mislabelled ones."""
-        return _without(self._enrolled.rows_of(person), self._apart)
+        return _without(self.enrolled.rows_of(person), self._apart)
 
     @cached_property
     def _apart(self) -> set[int]:
         return set(self.mislabelled)
 
-    def _cosines(self, rows: Rows, others: Rows) -> NDArray[np.float32]:
-        return np.asarray(self._enrolled.vectors[rows] @ self._enrolled.vectors[others].T, np.float32)
+    def cosines(self, rows: Rows, others: Rows) -> NDArray[np.float32]:
+        return np.asarray(self.enrolled.vectors[rows] @ self.enrolled.vectors[others].T, np.float32)
 
     def _best(self, row: int, others: Rows) -> float:
-        return float((self._enrolled.vectors[others] @ self._enrolled.vectors[row]).max())
+        return float((self.enrolled.vectors[others] @ self.enrolled.vectors[row]).max())
 
-    # What becomes of it
+    # Everybody else
+
+    @cached_property
+    def in_company(self) -> NDArray[np.bool_]:
+        """Templates (N,) that are not mislabelled, and whose identity has another such one that they should resemble."""
+        sound = ~self.holds(self.mislabelled)
+        people = self.enrolled.people
+        return np.asarray(
+            sound & (np.bincount(people[sound], minlength=len(self.enrolled.names)) > 1)[people], np.bool_
+        )
+
+    @cached_property
+    def strange(self) -> NDArray[np.bool_]:
+        """Templates (N,) that resemble their own identity no more than people in general, and nobody else beyond chance."""
+        return np.asarray(self.suspects & (self.own_excess <= 0) & self.in_company, np.bool_)
+
+    @cached_property
+    def healthy(self) -> NDArray[np.bool_]:
+        """Searches (N,) whose nearest stranger is a stranger, as far as is known."""
+        return ~self.holds(self.mislabelled) & ~self._find_their_own()
+
+    @cached_property
+    def near_misses_from(self) -> float:
+        """The score that the highest tenth of them reach."""
+        return float(np.quantile(self.near.rival_scores[self.healthy, 0], NEAR))
+
+    def _find_their_own(self) -> NDArray[np.bool_]:
+        """Searches (N,) whose nearest stranger is probably themselves: a duplicate, or their mislabelled template."""
+        people, nearest = self.enrolled.people, self.near.rivals[:, 0]
+        one_person = {pair for both in self.duplicates for pair in (both, both[::-1])}
+        one_person |= {(int(nearest[row]), int(people[row])) for row in self.mislabelled}
+        return np.array([pair in one_person for pair in zip(people.tolist(), nearest.tolist(), strict=True)])
+
+    def holds(self, rows: Iterable[int]) -> NDArray[np.bool_]:
+        mask = np.zeros(len(self.levels), np.bool_)
+        mask[list(rows)] = True
+        return mask
+
+
+class _Findings:
+    """What an examination comes to, in the caller's numbers, and what becomes of the error rates."""
+
+    def __init__(self, examination: _Examination, searched: SelfSearch) -> None:
+        self._seen = examination
+        self._searched = searched
+
+    def all(self, refused: NDArray[np.bool_]) -> Iterator[Finding]:
+        for pair in self._seen.duplicates:
+            yield self._duplicate(*pair)
+        for row in self._seen.mislabelled:
+            yield self._mislabelled(row)
+        yield from self._strangers()
+        yield from self._poor(refused)
+        yield from self._near_misses()
 
     def _duplicate(self, first: int, second: int) -> Finding:
         """The identity with more templates stays."""
-        kept, merged = sorted((first, second), key=lambda person: -self._enrolled.counts[person])
-        rows = self._enrolled.rows_of(merged)
-        best = self._cosines(self._enrolled.rows_of(kept), rows).max()
-        own = max((self._near.own[row] for row in rows), default=-np.inf)
+        kept, merged = sorted((first, second), key=lambda person: -self._seen.enrolled.counts[person])
+        rows = self._seen.enrolled.rows_of(merged)
+        best = self._seen.cosines(self._seen.enrolled.rows_of(kept), rows).max()
+        own = max((self._seen.near.own[row] for row in rows), default=-np.inf)
         return self._finding(
             Ailment.DUPLICATE,
             Remedy.MERGE,
@@ -261,55 +308,48 @@ class _Examination:
             other=merged,
             own=float(own),
             other_cosine=float(best),
-            after=self.searched.rates_merged(kept, merged),
+            after=self._searched.rates_merged(kept, merged),
         )
 
     def _mislabelled(self, row: int) -> Finding:
-        return self._of_template(Ailment.MISLABELLED, Remedy.ERASE, row, other=int(self._near.rivals[row, 0]))
+        return self._of_template(Ailment.MISLABELLED, Remedy.ERASE, row, other=int(self._seen.near.rivals[row, 0]))
 
     def _remedy(self, row: int) -> Remedy:
         """Of two templates that disagree, a person has to say which is the wrong one; nobody is left without a template."""
-        return Remedy.ERASE if len(self._others(row)) > 1 else Remedy.LOOK
+        return Remedy.ERASE if len(self._seen.others(row)) > 1 else Remedy.LOOK
 
     def _strangers(self) -> Iterator[Finding]:
-        strange = self._suspects & (self._own_excess <= 0) & ~self._in(self.mislabelled)
-        for row in np.flatnonzero(strange).tolist():
+        for row in np.flatnonzero(self._seen.strange).tolist():
             yield self._of_template(Ailment.STRANGE, self._remedy(row), row)
 
-    def _poor(self, threshold: float, refused: NDArray[np.bool_]) -> Iterator[Finding]:
-        by_chance = self._chance.share(self._own_excess) > self._false_share
-        hardly_alike = self._has_mates & ~self._suspects & by_chance & (self._near.own < threshold)
-        for row in np.flatnonzero((hardly_alike | refused) & ~self._in(self.mislabelled)).tolist():
+    def _poor(self, refused: NDArray[np.bool_]) -> Iterator[Finding]:
+        seen = self._seen
+        by_chance = seen.chance.share(seen.own_excess) > seen.false_share
+        hardly_alike = seen.has_mates & ~seen.suspects & by_chance & (seen.near.own < seen.near_misses_from)
+        poor = (hardly_alike & seen.in_company) | (refused & ~seen.strange & ~seen.holds(seen.mislabelled))
+        for row in np.flatnonzero(poor).tolist():
             yield self._of_template(Ailment.POOR, self._remedy(row), row)
 
     def _near_misses(self) -> Iterator[Finding]:
         """Identities that are the nearest stranger of more high-scoring searches than their share of templates gives."""
-        nearest, scores = self._near.rivals[:, 0], self._near.rival_scores[:, 0]
-        healthy = ~self._in(self.mislabelled) & ~self._find_their_own()
-        start = float(np.quantile(scores[healthy], NEAR))
-        counted = np.bincount(nearest[healthy & (scores >= start)], minlength=len(self._enrolled.names))
-        shares = self._enrolled.counts / len(self._enrolled.vectors)
+        nearest, scores = self._seen.near.rivals[:, 0], self._seen.near.rival_scores[:, 0]
+        high = self._seen.healthy & (scores >= self._seen.near_misses_from)
+        counted = np.bincount(nearest[high], minlength=len(self._seen.enrolled.names))
+        shares = self._seen.enrolled.counts / len(self._seen.enrolled.vectors)
         unlikely = binom.sf(counted - 1, counted.sum(), shares) * len(counted) < SIGNIFICANCE
         for person in sorted(np.flatnonzero(unlikely).tolist(), key=lambda each: -counted[each]):
-            yield self._wolf(person, start=start, count=int(counted[person]))
+            yield self._wolf(person, count=int(counted[person]))
 
-    def _find_their_own(self) -> NDArray[np.bool_]:
-        """Searches (N,) whose nearest stranger is probably themselves: a duplicate, or their mislabelled template."""
-        people, nearest = self._enrolled.people, self._near.rivals[:, 0]
-        one_person = {pair for both in self.duplicates for pair in (both, both[::-1])}
-        one_person |= {(int(nearest[row]), int(people[row])) for row in self.mislabelled}
-        return np.array([pair in one_person for pair in zip(people.tolist(), nearest.tolist(), strict=True)])
-
-    def _wolf(self, person: int, *, start: float, count: int) -> Finding:
-        rows = self._enrolled.rows_of(person)
+    def _wolf(self, person: int, *, count: int) -> Finding:
+        rows = self._seen.enrolled.rows_of(person)
         return self._finding(
             Ailment.NEAR_MISSES,
             Remedy.LOOK,
             rows,
             identity=person,
-            own=float(self._near.own[rows].max()),
-            other_cosine=start,
-            after=self.searched.rates_without(rows),
+            own=float(self._seen.near.own[rows].max()),
+            other_cosine=self._seen.near_misses_from,
+            after=self._searched.rates_without(rows),
             near_misses=count,
         )
 
@@ -319,11 +359,11 @@ class _Examination:
             ailment,
             remedy,
             rows,
-            identity=int(self._enrolled.people[row]),
+            identity=int(self._seen.enrolled.people[row]),
             other=other,
-            own=float(self._near.own[row]),
-            other_cosine=float(self._near.rival_scores[row, 0]),
-            after=self.searched.rates_without(rows),
+            own=float(self._seen.near.own[row]),
+            other_cosine=float(self._seen.near.rival_scores[row, 0]),
+            after=self._searched.rates_without(rows),
         )
 
     def _finding(  # noqa: PLR0913  (the parts of a finding)
@@ -340,23 +380,18 @@ class _Examination:
         near_misses: int = 0,
     ) -> Finding:
         """Back to the caller's numbers."""
-        names = self._enrolled.names
+        names = self._seen.enrolled.names
         return Finding(
             ailment,
             remedy,
             identity=int(names[identity]),
             other=NOBODY if other == NOBODY else int(names[other]),
-            templates=tuple(self._enrolled.order[rows].tolist()),
+            templates=tuple(self._seen.enrolled.order[rows].tolist()),
             own_cosine=own if np.isfinite(own) else None,
             other_cosine=min(1.0, other_cosine),
             after=after,
             near_misses=near_misses,
         )
-
-    def _in(self, rows: Iterable[int]) -> NDArray[np.bool_]:
-        mask = np.zeros(len(self._levels), np.bool_)
-        mask[list(rows)] = True
-        return mask
 
 
 def _without(rows: Rows, apart: set[int]) -> Rows:

@@ -10,7 +10,7 @@ import numpy as np
 from facedex.indexer.calibration.errors import ScoresInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -87,13 +87,14 @@ class Neighbours:
     rival_scores: NDArray[np.float64]
 
     @staticmethod
-    def of(enrolled: Enrolled) -> Neighbours:
+    def of(enrolled: Enrolled, *, report: Callable[[float], None] = lambda _share: None) -> Neighbours:
         count = len(enrolled.vectors)
         met = Neighbours(
             np.empty(count), np.empty((count, 1 + COHORT), np.int64), np.empty((count, 1 + COHORT), np.float64)
         )
         for rows, cosines in enrolled.blocks():
             met._fill(rows, np.maximum.reduceat(cosines, enrolled.starts, axis=1), enrolled.people[rows])
+            report(rows.stop / count)
         return met
 
     def _fill(self, rows: slice, best: NDArray[np.float32], people: Rows) -> None:

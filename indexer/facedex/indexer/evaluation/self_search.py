@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from facedex.indexer.evaluation.neighbours import Enrolled
@@ -37,8 +39,13 @@ class SelfSearch:
     cosines: NDArray[np.float64]
 
     @staticmethod
-    def at(threshold: float, enrolled: Enrolled) -> SelfSearch:
-        parts = [_reaching(threshold, rows, cosines) for rows, cosines in enrolled.blocks()]
+    def at(
+        threshold: float, enrolled: Enrolled, *, report: Callable[[float], None] = lambda _share: None
+    ) -> SelfSearch:
+        parts: list[tuple[Rows, Rows, NDArray[np.float64]]] = []
+        for rows, block in enrolled.blocks():
+            parts.append(_reaching(threshold, rows, block))
+            report(rows.stop / len(enrolled.vectors))
         probes, found, cosines = (np.concatenate(part) for part in zip(*parts, strict=True))
         return SelfSearch(enrolled.people, probes, found, cosines)
 
