@@ -67,7 +67,7 @@ def _spread(dimension: int) -> NDArray[np.float32]:
 def _directions(
     rng: np.random.Generator, count: int, spread: NDArray[np.float32], turn: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    return _unit((rng.standard_normal((count, len(spread)), dtype=np.float32) * spread) @ turn)
+    return unit((rng.standard_normal((count, len(spread)), dtype=np.float32) * spread) @ turn)
 
 
 def _mated(
@@ -75,9 +75,10 @@ def _mated(
 ) -> NDArray[np.float32]:
     cosines = np.clip(rng.normal(MATED_MEAN, MATED_DEVIATION, len(templates)), 0.05, 0.95).astype(np.float32)[:, None]
     other = _directions(rng, len(templates), spread, turn)
-    across = _unit(other - (other * templates).sum(axis=1, keepdims=True) * templates)
-    return _unit(cosines * templates + np.sqrt(1 - cosines**2) * across)
+    across = unit(other - (other * templates).sum(axis=1, keepdims=True) * templates)
+    return unit(cosines * templates + np.sqrt(1 - cosines**2) * across)
 
 
-def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:
+def unit(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """The rows (n, dimension) at length 1."""
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.search.codebook import Codebook
-    from facedex.indexer.search.shadow import Shadow
-from facedex.indexer.search.snapshot import Snapshot
+    from facedex.indexer.search.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
