@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,16 @@ import pytest
 import typer
 from numpy.typing import NDArray
 from tests.indexer.calibration.populations import unit
+from tests.indexer.evaluation.data_folder import galleries_of
 from tests.indexer.evaluation.scripted_people import make_files
 from typer.testing import CliRunner, Result
 
-from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.cli import app
 from facedex.indexer.cli_session import good_order
 from facedex.indexer.enrolment import Enrol, VectorItem
-from facedex.indexer.galleries import Galleries
 from facedex.indexer.policy import DecisionPolicy, GalleryPolicy
-from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.records import IdentityDetails
-from facedex.indexer.store.store import Store
-from facedex.indexer.vision.decode import ImageLimits
-from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
+from facedex.indexer.vision.models import BUILTIN_EMBEDDER
 
 
 def calibrate(data: Path, *words: object) -> Result:
@@ -36,15 +30,6 @@ def calibrate(data: Path, *words: object) -> Result:
 def said(result: Result) -> str:
     """What was printed, whatever the width of the terminal."""
     return " ".join(result.output.split())
-
-
-@contextmanager
-def galleries_of(data: Path) -> Generator[Galleries]:
-    data.mkdir(exist_ok=True)
-    with closing(Store.open(sqlite_url(data / "facedex.db"))) as store:
-        yield assemble_galleries(
-            store, data=data, detector=BUILTIN_DETECTOR, embedder=BUILTIN_EMBEDDER, limits=ImageLimits(), workers=1
-        )
 
 
 def drawn(people: int, dimension: int, *, seed: int = 0) -> NDArray[np.float32]:

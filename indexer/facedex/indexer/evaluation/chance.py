@@ -59,5 +59,6 @@ class ChanceTail:
         """
         descending = np.sort(scores)[::-1]
         expected = len(scores) * self.share(descending)
-        credible = np.flatnonzero(expected <= false_share * np.arange(1, len(scores) + 1))
+        few = expected <= false_share * np.arange(1, len(scores) + 1)
+        credible = np.flatnonzero(few & (descending > self.median))  # below it, the share of chance is not known
         return float(descending[credible[-1]]) if len(credible) else float(np.inf)

@@ -137,6 +137,8 @@ class _Examination:
         self.suspects = self.has_mates & (near.own < near.rival_scores[:, 0])
         self.chance = ChanceTail.of_peaks(self.excess)
         self.certain = self.chance.limit(self.excess[self.suspects], false_share=false_share)
+        # Most templates agree with their own identity, so that much less is credible there than between identities.
+        self.agreeing = min(self.certain, self.chance.limit(self.own_excess[self.has_mates], false_share=false_share))
 
     # Mislabelled templates
 
@@ -152,7 +154,7 @@ class _Examination:
 
     def _in_order_of_evidence(self) -> list[int]:
         """Where two resemble each other under two identities, the one that disagrees with more sound templates is wrong."""
-        doubtful = self.suspects & (self.excess >= self.certain) & (self.own_excess < self.certain)
+        doubtful = self.suspects & (self.excess >= self.certain) & (self.own_excess < self.agreeing)
         margin = self.excess - self.own_excess
 
         def key(row: int) -> tuple[float, int, float]:
