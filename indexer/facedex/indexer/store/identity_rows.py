@@ -24,6 +24,7 @@ from facedex.indexer.store.records import (
     IdentityDetails,
     IdentityRecord,
     NewTemplate,
+    SealedTemplate,
     TemplateRecord,
     as_utc,
 )
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from numpy.typing import NDArray
+
+    from facedex.indexer.set_digest import TemplateDigester
 
 VECTOR_DTYPE = np.dtype("<f2")
 
@@ -151,45 +154,52 @@ def update_identity(connection: Connection, identity_id: int, values: dict[str, 
     connection.execute(update(identity).where(identity.c.id == identity_id).values(values))
 
 
-def insert_templates(
+def insert_templates(  # noqa: PLR0913  (a row has as many columns as it has)
     connection: Connection,
     templates: Sequence[NewTemplate],
     *,
     gallery_id: int,
     identity_id: int,
     model_digest: str,
+    digester: TemplateDigester,
     now: datetime,
-) -> list[int]:
-    """Adds templates and returns their numbers in order."""
+) -> list[SealedTemplate]:
+    """Adds templates and returns their numbers, in order, with their seals."""
+    vectors = [encode_vector(new.vector) for new in templates]
+    seals = [digester.seal(identity_id, vector) for vector in vectors]
     rows = [
         {
             "gallery_id": gallery_id,
             "identity_id": identity_id,
             "model_digest": model_digest,
-            "vector": encode_vector(new.vector),
+            "vector": vector,
             "quality": new.quality,
             "source_digest": new.source_digest,
             "crop": new.crop,
+            "seal": seal,
             "created_at": now,
         }
-        for new in templates
+        for new, vector, seal in zip(templates, vectors, seals, strict=True)
     ]
     statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
-    return list(connection.execute(statement, rows).scalars())
+    numbers = connection.execute(statement, rows).scalars()
+    return [SealedTemplate(number, seal) for number, seal in zip(numbers, seals, strict=True)]
 
 
-def delete_identity(connection: Connection, identity_id: int) -> list[int]:
-    """Deletes an identity with its templates and returns their numbers."""
-    where = template.c.identity_id == identity_id
-    template_ids = list(connection.execute(select(template.c.id).where(where).order_by(template.c.id)).scalars())
+def delete_identity(connection: Connection, identity_id: int) -> list[SealedTemplate]:
+    """Deletes an identity with its templates and returns their numbers and seals."""
+    statement = select(template.c.id, template.c.seal).where(template.c.identity_id == identity_id)
+    rows = connection.execute(statement.order_by(template.c.id)).all()
     connection.execute(delete(identity).where(identity.c.id == identity_id))
-    return template_ids
+    return [SealedTemplate(row.id, row.seal) for row in rows]
 
 
-def delete_template(connection: Connection, gallery_id: int, template_id: int) -> int | None:
-    """Deletes a template and returns its identity's number, or None where there is no such template."""
+def delete_template(connection: Connection, gallery_id: int, template_id: int) -> tuple[int, SealedTemplate] | None:
+    """Deletes a template and returns its identity's number and its seal, or None where there is no such template."""
     where = (template.c.gallery_id == gallery_id) & (template.c.id == template_id)
-    return connection.execute(delete(template).where(where).returning(template.c.identity_id)).scalar()
+    deleted = delete(template).where(where).returning(template.c.identity_id, template.c.seal)
+    row = connection.execute(deleted).first()
+    return None if row is None else (row.identity_id, SealedTemplate(template_id, row.seal))
 
 
 def encode_vector(vector: NDArray[np.float32]) -> bytes:
