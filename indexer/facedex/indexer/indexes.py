@@ -82,6 +82,7 @@ class Indexes:
             operating_score=point.lowest_score,
             crew=self._crew,
             shadow=self.shadow,
+            digester=self._store.digester(gallery.model.digest),
             reached=self._store.reached,
         )
 
@@ -102,7 +103,8 @@ class Indexes:
         if self._path(gallery) is None or len(opened.index) < self._least_rows:
             return None
         moment = self._store.change_time(gallery.id, opened.revision)
-        return Snapshot(self._key(gallery, opened.index), opened.revision, str(moment), opened.index.state())
+        index = opened.index
+        return Snapshot(self._key(gallery, index), opened.revision, str(moment), index.digest, index.state())
 
     def write(self, gallery: GalleryRecord, snapshot: Snapshot) -> None:
         path = self._path(gallery)

@@ -21,6 +21,7 @@ import numpy as np
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.search.code_fit import CodeFit
 from facedex.indexer.search.segment import Codes, Rows, Segment
+from facedex.indexer.set_digest import SetDigest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAGIC = b"facedex snapshot 2\n"
+MAGIC = b"facedex snapshot 3\n"
 LENGTH = struct.Struct("<Q")
 DIGEST_BYTES = 32
 SCRATCH_SUFFIX = ".partial"
@@ -65,6 +66,7 @@ class Snapshot:
     key: SnapshotKey
     revision: int
     revision_time: str
+    digest: SetDigest
     parts: tuple[PartState, ...]
 
 
@@ -129,7 +131,8 @@ def read_snapshot(path: Path, key: SnapshotKey, *, secret: bytes) -> Snapshot:
     for each in header["parts"]:
         part, offset = _part(body, offset, each, dimension=key.dimension)
         parts.append(part)
-    return Snapshot(key, header["revision"], header["revision_time"], tuple(parts))
+    digest = SetDigest.from_bytes(bytes.fromhex(header["digest"]))
+    return Snapshot(key, header["revision"], header["revision_time"], digest, tuple(parts))
 
 
 def restored_segments(snapshot: Snapshot) -> tuple[list[Segment], list[Rows]]:
@@ -152,6 +155,7 @@ def _chunks(snapshot: Snapshot) -> Iterator[bytes]:
         "key": asdict(snapshot.key),
         "revision": snapshot.revision,
         "revision_time": snapshot.revision_time,
+        "digest": snapshot.digest.to_bytes().hex(),
         "parts": [
             {
                 "rows": len(part.rows),

@@ -154,7 +154,7 @@ def update_identity(connection: Connection, identity_id: int, values: dict[str, 
     connection.execute(update(identity).where(identity.c.id == identity_id).values(values))
 
 
-def insert_templates(  # noqa: PLR0913  (a row has as many columns as it has)
+def insert_templates(
     connection: Connection,
     templates: Sequence[NewTemplate],
     *,
