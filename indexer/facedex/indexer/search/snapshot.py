@@ -84,15 +84,17 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes, reached: Re
     _sync_folder(path.parent)
 
 
-def discard_scratch(folder: Path) -> None:
-    """Deletes what processes that are dead were writing: it holds vectors, and nobody would ever delete it.
+def dead_scratch(folder: Path) -> list[Path]:
+    """What processes that are dead were writing: it holds vectors, and nobody else would ever delete it.
 
     Call it in the thread that writes snapshots: a file of this process's own number is that of a dead one before it.
     """
-    for path in folder.glob(f"*{SCRATCH_SUFFIX}"):
-        writer = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
-        if not writer.isdecimal() or int(writer) == os.getpid() or not _is_alive(int(writer)):
-            path.unlink(missing_ok=True)
+    return [path for path in folder.glob(f"*{SCRATCH_SUFFIX}") if not _has_writer(path)]
+
+
+def _has_writer(path: Path) -> bool:
+    writer = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
+    return writer.isdecimal() and int(writer) != os.getpid() and _is_alive(int(writer))
 
 
 def _is_alive(process: int) -> bool:

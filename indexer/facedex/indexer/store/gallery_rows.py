@@ -20,8 +20,8 @@ def insert_gallery(
     connection: Connection, name: str, *, model_record: ModelRecord, policy: dict[str, Any], now: datetime
 ) -> None:
     _insert_model_once(connection, model_record)
-    values = {"name": name, "model_digest": model_record.digest, "policy": policy, "revision": 0, "created_at": now}
-    values["digest"] = EMPTY.to_bytes()
+    values: dict[str, Any] = {"name": name, "model_digest": model_record.digest, "policy": policy, "created_at": now}
+    values |= {"revision": 0, "digest": EMPTY.to_bytes()}
     try:
         connection.execute(insert(gallery).values(values))
     except IntegrityError:

@@ -166,3 +166,6 @@ job = Table(
     Index(None, "state"),
     sqlite_autoincrement=True,
 )
+
+# Tables whose rows belong to a gallery; what others refer to comes last.
+OWNED = (template, change, request, certificate, identity)

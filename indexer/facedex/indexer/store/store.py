@@ -12,8 +12,10 @@ from facedex.indexer.errors import IdentityNotFound, StoreUnavailable, TemplateN
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.set_digest import TemplateDigester
 from facedex.indexer.store import change_rows, gallery_rows, identity_rows, job_rows
+from facedex.indexer.store.amendment import StoreAmendment, delete_strays
 from facedex.indexer.store.engine import WRITE_OPTION, open_engine
 from facedex.indexer.store.migrate import upgrade
+from facedex.indexer.store.moment import StoreMoment
 from facedex.indexer.store.records import (
     AddedTemplate,
     AttributeFilter,
@@ -431,6 +433,37 @@ class Store:
                 value = secrets.token_bytes(32)
                 change_rows.insert_secret(connection, name, value)
             return value
+
+    # Examination
+
+    @contextmanager
+    def moment(self) -> Generator[StoreMoment]:
+        """The store as it is now, for as long as it is looked at; others go on changing it."""
+        with _named_errors(), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901
+            yield StoreMoment(connection)
+
+    @contextmanager
+    def held(self, gallery: GalleryRecord) -> Generator[StoreMoment]:
+        """The store while nobody can change this gallery: writers wait, so be quick."""
+        writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
+        with _named_errors(), writing as connection, connection.begin() as transaction:
+            gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            yield StoreMoment(connection)
+            transaction.rollback()
+
+    @contextmanager
+    def amending(self, gallery: GalleryRecord) -> Generator[StoreAmendment]:
+        """Puts a gallery in order that was changed by somebody else; all of it is committed, or none."""
+        with self._writing() as connection:
+            gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            yield StoreAmendment(connection, gallery, self.digester(gallery.model.digest))
+
+    def delete_strays(self) -> None:
+        """Deletes rows of galleries that are not there."""
+        with self._writing() as connection:
+            delete_strays(connection)
 
     # Transactions
 

@@ -61,8 +61,7 @@ def _digest_templates(connection: sa.Connection, key: bytes) -> dict[int, int]:
 
 
 def _page(after: int) -> sa.Select[Any]:
-    columns = (template.c.id, template.c.gallery_id, template.c.identity_id, template.c.model_digest, template.c.vector)
-    return sa.select(*columns).where(template.c.id > after).order_by(template.c.id).limit(ROWS_AT_ONCE)
+    return sa.select(template).where(template.c.id > after).order_by(template.c.id).limit(ROWS_AT_ONCE)
 
 
 def _seal(key: bytes, row: sa.Row[Any]) -> bytes:
