@@ -167,7 +167,9 @@ class Disk:
 def small_snapshot() -> Snapshot:
     index = FastIndex(DIMENSION)
     index.add([1, 2, 3], [1, 1, 2], unit_vectors(3, seed=1))
-    return Snapshot(SnapshotKey(1, "ab" * 32, DIMENSION, index.codebook_digest), 3, "2026-01-01", index.state())
+    return Snapshot(
+        SnapshotKey(1, "ab" * 32, DIMENSION, index.codebook_digest), 3, "2026-01-01", index.digest, index.state()
+    )
 
 
 def left_by_power_loss(folder: Path, disk: Disk) -> dict[Step, bool]:

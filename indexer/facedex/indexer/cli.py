@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from facedex.indexer import calibration_cli, doctor_cli, evaluation_cli, models_cli
+from facedex.indexer import calibration_cli, doctor_cli, evaluation_cli, fsck_cli, models_cli
 from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, IndexerError
@@ -46,6 +46,7 @@ app.add_typer(models_cli.app, name="models")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
 doctor_cli.add_commands(app)
+fsck_cli.add_command(app, place_of=lambda context: (context.obj.database_url, context.obj.data))
 
 INTERRUPTED = 130
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,17 @@ from facedex.indexer.store.records import ChangeOp
 from facedex.indexer.thresholds import Thresholds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from numpy.typing import NDArray
 
     from facedex.indexer.indexes import Indexes
     from facedex.indexer.search.code_choice import CodeChoice
+    from facedex.indexer.search.exact import Block
+    from facedex.indexer.search.fast import FastIndex
+    from facedex.indexer.search.segment import Segment
     from facedex.indexer.search.template_index import Hit, TemplateIndex
+    from facedex.indexer.store.moment import StoreMoment
     from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
     from facedex.indexer.store.store import Enrolled, Erased, Merged, Store
     from facedex.indexer.vision.pipeline import Detection, FaceCrop
@@ -54,6 +59,15 @@ class _Ranked:
 
     candidates: tuple[tuple[Candidate, ...], ...]
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldGallery:
+    """Index and store at one revision, unless the index leads; for an examination."""
+
+    index: FastIndex
+    revision: int
+    moment: StoreMoment
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,23 +136,39 @@ class Gallery:
     def store(self) -> Store:
         return self._store
 
+    @property
+    def parts(self) -> tuple[Block | Segment, ...]:
+        """Everything that a search looks through now; for an examination."""
+        return self._index.parts()
+
     # The change log
 
     def catch_up(self) -> None:
         """Applies every change that the store has and the index has not, whoever made it."""
         with self._applying:
-            is_loaded = self._revision > 0
-            for batch in self._store.changes(self._record.id, after=self._revision):
-                _apply(batch, self._index)
-                self._store.reached(Step.AFTER_APPLY)
-                self._revision = batch[-1].seq
-                ops = {each.op for each in batch}
-                if ChangeOp.ERASE in ops:
-                    self._erased_revision = self._revision
-                if ChangeOp.POLICY in ops:
-                    self._reload_policy()
-                if ChangeOp.REBUILD in ops and is_loaded:
-                    self._rebuild()
+            self._apply_changes()
+
+    def _apply_changes(self) -> None:
+        is_loaded = self._revision > 0
+        for batch in self._store.changes(self._record.id, after=self._revision):
+            _apply(batch, self._index)
+            self._store.reached(Step.AFTER_APPLY)
+            self._revision = batch[-1].seq
+            ops = {each.op for each in batch}
+            if ChangeOp.ERASE in ops:
+                self._erased_revision = self._revision
+            if ChangeOp.POLICY in ops:
+                self._reload_policy()
+            if ChangeOp.REBUILD in ops and is_loaded:
+                self._rebuild()
+
+    @contextmanager
+    def held(self) -> Generator[HeldGallery]:
+        """Index and store at one revision, while nobody can change either: writers wait, so be quick."""
+        self.catch_up()
+        with self._applying, self._store.held(self._record) as moment:
+            self._apply_changes()
+            yield HeldGallery(self._index, self._revision, moment)
 
     def _rebuild(self) -> None:
         """Builds a new index from the store while the old one answers, then swaps one reference."""

@@ -15,7 +15,7 @@ from facedex.indexer.search.snapshot import (
     Snapshot,
     SnapshotKey,
     SnapshotRejected,
-    discard_scratch,
+    dead_scratch,
     read_snapshot,
     write_snapshot,
 )
@@ -82,6 +82,7 @@ class Indexes:
             operating_score=point.lowest_score,
             crew=self._crew,
             shadow=self.shadow,
+            digester=self._store.digester(gallery.model.digest),
             reached=self._store.reached,
         )
 
@@ -102,7 +103,8 @@ class Indexes:
         if self._path(gallery) is None or len(opened.index) < self._least_rows:
             return None
         moment = self._store.change_time(gallery.id, opened.revision)
-        return Snapshot(self._key(gallery, opened.index), opened.revision, str(moment), opened.index.state())
+        index = opened.index
+        return Snapshot(self._key(gallery, index), opened.revision, str(moment), index.digest, index.state())
 
     def write(self, gallery: GalleryRecord, snapshot: Snapshot) -> None:
         path = self._path(gallery)
@@ -115,25 +117,41 @@ class Indexes:
         if path is not None:
             path.unlink(missing_ok=True)
 
-    def discard_leftovers(self) -> None:
-        """Deletes what a killed process left: half a snapshot, and the snapshot of a gallery that it had just deleted."""
+    def saved(self, gallery: GalleryRecord) -> Snapshot | None:
+        """What the gallery's file holds; None where there is none.
+
+        Raises:
+            SnapshotRejected: it must not be used.
+
+        """
+        path = self._path(gallery)
+        return None if path is None or not path.exists() else self._read(gallery, path, self.empty(gallery))
+
+    def leftovers(self) -> list[Path]:
+        """Files that no process will ever read again; see `discard_leftovers`."""
         if self._folder is None:
-            return
+            return []
         # Looked for first: a gallery that is created meanwhile has its snapshot later.
         snapshots = list(self._folder.glob("gallery-*.snapshot"))
         known = {f"gallery-{number}.snapshot" for number, _ in self._store.revisions().values()}
-        for path in snapshots:
-            if path.name not in known:
-                path.unlink(missing_ok=True)
-        discard_scratch(self._folder)
+        return [*(path for path in snapshots if path.name not in known), *dead_scratch(self._folder)]
+
+    def discard_leftovers(self) -> None:
+        """Deletes what a killed process left: half a snapshot, and the snapshot of a gallery that it had just deleted."""
+        for path in self.leftovers():
+            path.unlink(missing_ok=True)
 
     def _restored(self, gallery: GalleryRecord, path: Path) -> OpenedIndex:
         index = self.empty(gallery)
+        snapshot = self._read(gallery, path, index)
+        index.restore(snapshot)
+        return OpenedIndex(index, snapshot.revision)
+
+    def _read(self, gallery: GalleryRecord, path: Path, index: FastIndex) -> Snapshot:
         snapshot = read_snapshot(path, self._key(gallery, index), secret=self._store.secret(SECRET))
         if str(self._store.change_time(gallery.id, snapshot.revision)) != snapshot.revision_time:
             raise SnapshotRejected("tells of another history than the store: an older backup was restored")
-        index.restore(snapshot)
-        return OpenedIndex(index, snapshot.revision)
+        return snapshot
 
     def _key(self, gallery: GalleryRecord, index: FastIndex) -> SnapshotKey:
         return SnapshotKey(gallery.id, gallery.model.digest, gallery.model.dimension, index.codebook_digest)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from facedex.v1 import consistency_pb2 as facedex_dot_v1_dot_consistency__pb2
 from facedex.v1 import operations_pb2 as facedex_dot_v1_dot_operations__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -55,6 +56,11 @@ class OperationsServiceStub:
                 request_serializer=facedex_dot_v1_dot_operations__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=facedex_dot_v1_dot_operations__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.CheckConsistency = channel.unary_unary(
+                '/facedex.v1.OperationsService/CheckConsistency',
+                request_serializer=facedex_dot_v1_dot_consistency__pb2.CheckConsistencyRequest.SerializeToString,
+                response_deserializer=facedex_dot_v1_dot_consistency__pb2.CheckConsistencyResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServiceServicer:
@@ -89,6 +95,14 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckConsistency(self, request, context):
+        """Compares a gallery's rows, log and digest with each other and with the index in this server's memory.
+        RESOURCE_EXHAUSTED where another examination is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +125,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=facedex_dot_v1_dot_operations__pb2.CancelJobRequest.FromString,
                     response_serializer=facedex_dot_v1_dot_operations__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'CheckConsistency': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckConsistency,
+                    request_deserializer=facedex_dot_v1_dot_consistency__pb2.CheckConsistencyRequest.FromString,
+                    response_serializer=facedex_dot_v1_dot_consistency__pb2.CheckConsistencyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +241,33 @@ class OperationsService:
             '/facedex.v1.OperationsService/CancelJob',
             facedex_dot_v1_dot_operations__pb2.CancelJobRequest.SerializeToString,
             facedex_dot_v1_dot_operations__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckConsistency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facedex.v1.OperationsService/CheckConsistency',
+            facedex_dot_v1_dot_consistency__pb2.CheckConsistencyRequest.SerializeToString,
+            facedex_dot_v1_dot_consistency__pb2.CheckConsistencyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from facedex.v1 import consistency_pb2 as _consistency_pb2
 from facedex.v1 import operations_pb2 as _operations_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -41,6 +42,10 @@ class OperationsServiceStub:
     """Lists jobs, the newest first."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_operations_pb2.CancelJobRequest, _operations_pb2.CancelJobResponse]
     """Asks a job to stop; one that is done stays done."""
+    CheckConsistency: _grpc.UnaryUnaryMultiCallable[_consistency_pb2.CheckConsistencyRequest, _consistency_pb2.CheckConsistencyResponse]
+    """Compares a gallery's rows, log and digest with each other and with the index in this server's memory.
+    RESOURCE_EXHAUSTED where another examination is under way.
+    """
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
@@ -55,6 +60,10 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """Lists jobs, the newest first."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_operations_pb2.CancelJobRequest, _operations_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks a job to stop; one that is done stays done."""
+    CheckConsistency: _aio.UnaryUnaryMultiCallable[_consistency_pb2.CheckConsistencyRequest, _consistency_pb2.CheckConsistencyResponse]  # type: ignore[assignment]
+    """Compares a gallery's rows, log and digest with each other and with the index in this server's memory.
+    RESOURCE_EXHAUSTED where another examination is under way.
+    """
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     """What runs here."""
@@ -90,5 +99,15 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.CancelJobResponse, _abc.Awaitable[_operations_pb2.CancelJobResponse]]:
         """Asks a job to stop; one that is done stays done."""
+
+    @_abc_1.abstractmethod
+    def CheckConsistency(
+        self,
+        request: _consistency_pb2.CheckConsistencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consistency_pb2.CheckConsistencyResponse, _abc.Awaitable[_consistency_pb2.CheckConsistencyResponse]]:
+        """Compares a gallery's rows, log and digest with each other and with the index in this server's memory.
+        RESOURCE_EXHAUSTED where another examination is under way.
+        """
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,7 +28,7 @@ def filled() -> FastIndex:
 
 def taken(index: FastIndex) -> Snapshot:
     key = SnapshotKey(3, "ab" * 32, DIMENSION, index.codebook_digest)
-    return Snapshot(key, 17, "2026-01-01", index.state())
+    return Snapshot(key, 17, "2026-01-01", index.digest, index.state())
 
 
 @pytest.fixture(scope="module")

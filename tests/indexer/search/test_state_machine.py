@@ -47,7 +47,7 @@ def first_snapshot() -> Path:
 
 def save(index: FastIndex, path: Path, *, revision: int) -> None:
     key = SnapshotKey(1, "ab" * 32, DIMENSION, index.codebook_digest)
-    write_snapshot(path, Snapshot(key, revision, "now", index.state()), secret=SECRET)
+    write_snapshot(path, Snapshot(key, revision, "now", index.digest, index.state()), secret=SECRET)
 
 
 def load(path: Path) -> tuple[FastIndex, int]:

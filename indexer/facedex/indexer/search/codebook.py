@@ -34,6 +34,11 @@ class Codebook:
         self._empty = _trained(self._coarse, dimension, code_bytes)
         self.digest = hashlib.sha256(faiss.vector_to_array(self._empty.pq.centroids).tobytes()).hexdigest()
 
+    @property
+    def quantiser(self) -> Any:
+        """FAISS's product quantiser; nobody may change it."""
+        return self._empty.pq
+
     def empty_index(self) -> Any:
         """An index without rows. It takes its own row numbers, an IDSelector, and is only ever appended to."""
         return faiss.clone_index(self._empty)

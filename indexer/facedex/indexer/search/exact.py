@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 
 from facedex.indexer.search.ranking import best_of_each_identity
+from facedex.indexer.search.segment import Rows
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class Block:
         self.used = slots.stop
         self.alive[slots] = True
         return range(slots.start, slots.stop)
+
+    def row(self, slot: int) -> Rows:
+        slots = slice(slot, slot + 1)
+        return Rows(self.template_ids[slots].copy(), self.identity_ids[slots].copy(), self.rows[slots].copy())
 
     def erase(self, slot: int) -> None:
         self.alive[slot] = False

@@ -20,14 +20,18 @@ from facedex.indexer.search.shadow import Shadow
 from facedex.indexer.search.snapshot import PartState, restored_segments
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 from facedex.indexer.search.two_looks import LookSettings, View
+from facedex.indexer.set_digest import EMPTY, SetDigest, TemplateDigester
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from facedex.indexer.search.codebook import Codebook
     from facedex.indexer.search.snapshot import Snapshot
+
+# As the store keeps vectors.
+HALF = np.dtype("<f2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class FastIndex:
         operating_score: float = 0.4,
         crew: Crew | None = None,
         shadow: Shadow | None = None,
+        digester: TemplateDigester | None = None,
         reached: Reached = nothing_fails,
     ) -> None:
         self._dimension = dimension
@@ -78,6 +83,7 @@ class FastIndex:
         self._operating_score = operating_score
         self._crew = crew or Crew(1)
         self._shadow = shadow or Shadow(0)
+        self._digester = digester or TemplateDigester(b"", model_digest="")
         self._reached = reached
         # Replaced as a whole, never changed: a search works on the parts that it found.
         self._blocks: tuple[Block, ...] = ()
@@ -85,6 +91,7 @@ class FastIndex:
         self._places: dict[int, tuple[Block, int]] = {}
         self._highest = 0
         self._count = 0
+        self._digest = EMPTY
         self._choice: CodeChoice | None = None
         self._chosen_for_rows = 0
         self._changing = threading.RLock()
@@ -97,6 +104,11 @@ class FastIndex:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def digest(self) -> SetDigest:
+        """Of the templates that were added and not erased; ask where nobody changes the index."""
+        return self._digest
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -118,6 +130,7 @@ class FastIndex:
             self._chosen_for_rows = max(len(segment) for segment in segments)
         for rows in loose:
             self.add(rows.template_ids.tolist(), rows.identity_ids.tolist(), rows.vectors.astype(np.float32))
+        self._digest = snapshot.digest
 
     def state(self) -> tuple[PartState, ...]:
         """The parts as they are now; call it where nobody changes the index."""
@@ -136,13 +149,20 @@ class FastIndex:
         with self._changing:
             fresh = self._fresh(template_ids)
             templates, identities = (np.asarray(each, np.int64)[fresh] for each in (template_ids, identity_ids))
+            rows = vectors[fresh]
             if len(templates) >= self._settings.bulk_rows and self._codebooks():
-                self._append_segment(templates, identities, vectors[fresh])
+                self._append_segment(templates, identities, rows)
             else:
-                self._append(templates, identities, vectors[fresh])
+                self._append(templates, identities, rows)
             self._highest = max(self._highest, int(templates.max(initial=0)))
             self._count += len(templates)
+            self._digest = self._digest.plus(self._members(Rows(templates, identities, rows)))
         self._seal_when_due()
+
+    def _members(self, rows: Rows) -> Iterator[bytes]:
+        halves = rows.vectors.astype(HALF)
+        numbers = zip(rows.template_ids.tolist(), rows.identity_ids.tolist(), halves, strict=True)
+        return (self._digester.of(template, identity, half.tobytes()) for template, identity, half in numbers)
 
     def _fresh(self, template_ids: Sequence[int]) -> NDArray[np.bool_]:
         numbers = np.asarray(template_ids, np.int64)
@@ -195,9 +215,26 @@ class FastIndex:
         if place is None:
             return
         part, slot = place
+        self._digest = self._digest.minus(self._members(part.row(slot)))
         part.erase(slot)
         self._places.pop(template_id, None)
         self._count -= 1
+
+    # Examination
+
+    def row(self, template_id: int) -> Rows | None:
+        """The row of one template in half precision, if a search may return it; ask where nobody changes the index."""
+        place = self._find(template_id)
+        if place is None:
+            return None
+        part, slot = place
+        row = part.row(slot)
+        return Rows(row.template_ids, row.identity_ids, row.vectors.astype(HALF))
+
+    def parts(self) -> tuple[Block | Segment, ...]:
+        """Everything that is searched, at a moment when no part is about to take the place of another."""
+        with self._changing:
+            return (*self._segments, *self._blocks)
 
     # Sealing and compaction
 

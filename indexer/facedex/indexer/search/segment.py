@@ -96,6 +96,9 @@ class Segment:
         slot = place if self._order is None else int(self._order[place])
         return slot if self.rows.template_ids[slot] == template_id and self._alive[slot] else None
 
+    def row(self, slot: int) -> Rows:
+        return self.rows.taken(np.array([slot]))
+
     def erase(self, slot: int) -> None:
         self._alive_bits[slot >> 3] &= np.uint8(~(1 << (slot & 7)) & 0xFF)
         self._alive[slot] = False

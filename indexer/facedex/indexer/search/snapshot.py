@@ -21,6 +21,7 @@ import numpy as np
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.search.code_fit import CodeFit
 from facedex.indexer.search.segment import Codes, Rows, Segment
+from facedex.indexer.set_digest import SetDigest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAGIC = b"facedex snapshot 2\n"
+MAGIC = b"facedex snapshot 3\n"
 LENGTH = struct.Struct("<Q")
 DIGEST_BYTES = 32
 SCRATCH_SUFFIX = ".partial"
@@ -65,6 +66,7 @@ class Snapshot:
     key: SnapshotKey
     revision: int
     revision_time: str
+    digest: SetDigest
     parts: tuple[PartState, ...]
 
 
@@ -82,15 +84,17 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes, reached: Re
     _sync_folder(path.parent)
 
 
-def discard_scratch(folder: Path) -> None:
-    """Deletes what processes that are dead were writing: it holds vectors, and nobody would ever delete it.
+def dead_scratch(folder: Path) -> list[Path]:
+    """What processes that are dead were writing: it holds vectors, and nobody else would ever delete it.
 
     Call it in the thread that writes snapshots: a file of this process's own number is that of a dead one before it.
     """
-    for path in folder.glob(f"*{SCRATCH_SUFFIX}"):
-        writer = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
-        if not writer.isdecimal() or int(writer) == os.getpid() or not _is_alive(int(writer)):
-            path.unlink(missing_ok=True)
+    return [path for path in folder.glob(f"*{SCRATCH_SUFFIX}") if not _has_writer(path)]
+
+
+def _has_writer(path: Path) -> bool:
+    writer = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
+    return writer.isdecimal() and int(writer) != os.getpid() and _is_alive(int(writer))
 
 
 def _is_alive(process: int) -> bool:
@@ -129,7 +133,8 @@ def read_snapshot(path: Path, key: SnapshotKey, *, secret: bytes) -> Snapshot:
     for each in header["parts"]:
         part, offset = _part(body, offset, each, dimension=key.dimension)
         parts.append(part)
-    return Snapshot(key, header["revision"], header["revision_time"], tuple(parts))
+    digest = SetDigest.from_bytes(bytes.fromhex(header["digest"]))
+    return Snapshot(key, header["revision"], header["revision_time"], digest, tuple(parts))
 
 
 def restored_segments(snapshot: Snapshot) -> tuple[list[Segment], list[Rows]]:
@@ -152,6 +157,7 @@ def _chunks(snapshot: Snapshot) -> Iterator[bytes]:
         "key": asdict(snapshot.key),
         "revision": snapshot.revision,
         "revision_time": snapshot.revision_time,
+        "digest": snapshot.digest.to_bytes().hex(),
         "parts": [
             {
                 "rows": len(part.rows),

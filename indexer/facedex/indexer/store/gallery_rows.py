@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, fun
 from sqlalchemy.exc import IntegrityError
 
 from facedex.indexer.errors import GalleryExists, GalleryNotFound
-from facedex.indexer.store.records import CertificateRecord, GalleryRecord, ModelRecord, as_utc
+from facedex.indexer.set_digest import EMPTY, SetDigest
+from facedex.indexer.store.records import CertificateRecord, GalleryRecord, ModelRecord, Standing, as_utc
 from facedex.indexer.store.schema import certificate, gallery, identity, model, template
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def insert_gallery(
     connection: Connection, name: str, *, model_record: ModelRecord, policy: dict[str, Any], now: datetime
 ) -> None:
     _insert_model_once(connection, model_record)
-    values = {"name": name, "model_digest": model_record.digest, "policy": policy, "revision": 0, "created_at": now}
+    values: dict[str, Any] = {"name": name, "model_digest": model_record.digest, "policy": policy, "created_at": now}
+    values |= {"revision": 0, "digest": EMPTY.to_bytes()}
     try:
         connection.execute(insert(gallery).values(values))
     except IntegrityError:
@@ -60,17 +62,25 @@ def select_revisions(connection: Connection) -> dict[str, tuple[int, int]]:
     return {row.name: (row.id, row.revision) for row in rows}
 
 
-def lock_gallery(connection: Connection, gallery_id: int, *, name: str) -> int:
-    """Takes the row lock that puts changes in commit order (invariant 3), and returns the revision."""
+def lock_gallery(connection: Connection, gallery_id: int, *, name: str) -> Standing:
+    """Takes the row lock that puts changes in commit order (invariant 3), and returns how the gallery stands."""
     statement = update(gallery).where(gallery.c.id == gallery_id).values(revision=gallery.c.revision)
-    revision = connection.execute(statement.returning(gallery.c.revision)).scalar()
-    if revision is None:
+    row = connection.execute(statement.returning(gallery.c.revision, gallery.c.digest)).first()
+    if row is None:
         raise GalleryNotFound(name)
-    return int(revision)
+    return Standing(row.revision, SetDigest.from_bytes(row.digest))
 
 
-def set_revision(connection: Connection, gallery_id: int, revision: int) -> None:
-    connection.execute(update(gallery).where(gallery.c.id == gallery_id).values(revision=revision))
+def select_standing(connection: Connection, gallery_id: int) -> Standing | None:
+    """How a gallery stands; None where there is none of that number."""
+    columns = (gallery.c.revision, gallery.c.digest)
+    row = connection.execute(select(*columns).where(gallery.c.id == gallery_id)).first()
+    return None if row is None else Standing(row.revision, SetDigest.from_bytes(row.digest))
+
+
+def set_standing(connection: Connection, gallery_id: int, standing: Standing) -> None:
+    values = {"revision": standing.revision, "digest": standing.digest.to_bytes()}
+    connection.execute(update(gallery).where(gallery.c.id == gallery_id).values(values))
 
 
 def insert_certificate(

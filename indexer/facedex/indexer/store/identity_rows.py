@@ -24,6 +24,7 @@ from facedex.indexer.store.records import (
     IdentityDetails,
     IdentityRecord,
     NewTemplate,
+    SealedTemplate,
     TemplateRecord,
     as_utc,
 )
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from numpy.typing import NDArray
+
+    from facedex.indexer.set_digest import TemplateDigester
 
 VECTOR_DTYPE = np.dtype("<f2")
 
@@ -158,35 +161,44 @@ def insert_templates(
     gallery_id: int,
     identity_id: int,
     model_digest: str,
+    digester: TemplateDigester,
     now: datetime,
-) -> list[int]:
-    """Adds templates and returns their numbers in order."""
+) -> list[SealedTemplate]:
+    """Adds templates and returns their numbers, in order, with their seals."""
+    vectors = [encode_vector(new.vector) for new in templates]
+    seals = [digester.seal(identity_id, vector) for vector in vectors]
     rows = [
         {
             "gallery_id": gallery_id,
             "identity_id": identity_id,
             "model_digest": model_digest,
-            "vector": encode_vector(new.vector),
+            "vector": vector,
             "quality": new.quality,
             "source_digest": new.source_digest,
             "crop": new.crop,
+            "seal": seal,
             "created_at": now,
         }
-        for new in templates
+        for new, vector, seal in zip(templates, vectors, seals, strict=True)
     ]
     statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
-    return list(connection.execute(statement, rows).scalars())
+    numbers = connection.execute(statement, rows).scalars()
+    return [SealedTemplate(number, seal) for number, seal in zip(numbers, seals, strict=True)]
 
 
-def copy_templates(connection: Connection, identity_id: int, to_identity_id: int) -> list[int]:
-    """Copies an identity's templates to another one, less the photographs that it has, and returns the new numbers."""
+def copy_templates(
+    connection: Connection, identity_id: int, to_identity_id: int, *, digester: TemplateDigester
+) -> list[SealedTemplate]:
+    """Copies an identity's templates to another one, less the photographs that it has; returns the copies."""
     known = {_photograph(row) for row in _template_rows(connection, to_identity_id)}
     rows = [row for row in _template_rows(connection, identity_id) if _photograph(row) not in known]
     if not rows:
         return []
-    values = [{**row, "identity_id": to_identity_id} for row in rows]
+    seals = [digester.seal(to_identity_id, row["vector"]) for row in rows]
+    values = [{**row, "identity_id": to_identity_id, "seal": seal} for row, seal in zip(rows, seals, strict=True)]
     statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
-    return list(connection.execute(statement, values).scalars())
+    numbers = connection.execute(statement, values).scalars()
+    return [SealedTemplate(number, seal) for number, seal in zip(numbers, seals, strict=True)]
 
 
 def _template_rows(connection: Connection, identity_id: int) -> list[dict[str, Any]]:
@@ -199,18 +211,20 @@ def _photograph(row: dict[str, Any]) -> tuple[str, str]:
     return row["model_digest"], row["source_digest"]
 
 
-def delete_identity(connection: Connection, identity_id: int) -> list[int]:
-    """Deletes an identity with its templates and returns their numbers."""
-    where = template.c.identity_id == identity_id
-    template_ids = list(connection.execute(select(template.c.id).where(where).order_by(template.c.id)).scalars())
+def delete_identity(connection: Connection, identity_id: int) -> list[SealedTemplate]:
+    """Deletes an identity with its templates and returns their numbers and seals."""
+    statement = select(template.c.id, template.c.seal).where(template.c.identity_id == identity_id)
+    rows = connection.execute(statement.order_by(template.c.id)).all()
     connection.execute(delete(identity).where(identity.c.id == identity_id))
-    return template_ids
+    return [SealedTemplate(row.id, row.seal) for row in rows]
 
 
-def delete_template(connection: Connection, gallery_id: int, template_id: int) -> int | None:
-    """Deletes a template and returns its identity's number, or None where there is no such template."""
+def delete_template(connection: Connection, gallery_id: int, template_id: int) -> tuple[int, SealedTemplate] | None:
+    """Deletes a template and returns its identity's number and its seal, or None where there is no such template."""
     where = (template.c.gallery_id == gallery_id) & (template.c.id == template_id)
-    return connection.execute(delete(template).where(where).returning(template.c.identity_id)).scalar()
+    deleted = delete(template).where(where).returning(template.c.identity_id, template.c.seal)
+    row = connection.execute(deleted).first()
+    return None if row is None else (row.identity_id, SealedTemplate(template_id, row.seal))
 
 
 def encode_vector(vector: NDArray[np.float32]) -> bytes:

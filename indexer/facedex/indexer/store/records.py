@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from facedex.indexer.set_digest import SetDigest
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
@@ -36,6 +38,14 @@ class GalleryRecord:
     created_at: datetime
     identity_count: int
     template_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a gallery's change log goes, and the digest of its templates there."""
+
+    revision: int
+    digest: SetDigest
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,14 @@ class TemplateRecord:
     id: int
     quality: dict[str, float] | None
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SealedTemplate:
+    """A template's number, and the seal on its content."""
+
+    id: int
+    seal: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ gallery = Table(
     Column("policy", JSON, nullable=False),
     # The counter of invariant 3: whoever changes the gallery locks this row first.
     Column("revision", BigInteger, nullable=False),
+    # Sum of the digests of its templates, at that revision; see `facedex.indexer.set_digest`.
+    Column("digest", LargeBinary, nullable=False, server_default=""),
     Column("created_at", Moment, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -92,6 +94,8 @@ template = Table(
     # SHA-256 of the photograph's bytes, or of the vector's where a vector was enrolled.
     Column("source_digest", String(64), nullable=False),
     Column("crop", LargeBinary),
+    # Keyed digest of what a search depends on: a row that somebody else wrote or changed has none that fits.
+    Column("seal", LargeBinary, nullable=False, server_default=""),
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("identity_id", "model_digest", "source_digest"),
     Index(None, "gallery_id", "id"),
@@ -162,3 +166,6 @@ job = Table(
     Index(None, "state"),
     sqlite_autoincrement=True,
 )
+
+# Tables whose rows belong to a gallery; what others refer to comes last.
+OWNED = (template, change, request, certificate, identity)

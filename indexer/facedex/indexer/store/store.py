@@ -10,9 +10,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from facedex.indexer.errors import IdentityNotFound, InvalidArgument, StoreUnavailable, TemplateNotFound
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
+from facedex.indexer.set_digest import TemplateDigester
 from facedex.indexer.store import change_rows, gallery_rows, identity_rows, job_rows
+from facedex.indexer.store.amendment import StoreAmendment, delete_strays
 from facedex.indexer.store.engine import WRITE_OPTION, open_engine
 from facedex.indexer.store.migrate import upgrade
+from facedex.indexer.store.moment import StoreMoment
 from facedex.indexer.store.records import (
     AddedTemplate,
     AttributeFilter,
@@ -27,6 +30,8 @@ from facedex.indexer.store.records import (
     ModelRecord,
     NewEnrolment,
     RememberedRequest,
+    SealedTemplate,
+    Standing,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 CHANGES_PER_READ = 10_000
+CONSISTENCY_KEY = "consistency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class Store:
     ) -> None:
         self._engine = engine
         self._clock = clock
+        self._key = b""
         self.reached = reached
 
     @classmethod
@@ -94,6 +101,8 @@ class Store:
             store = cls(open_engine(url), clock=clock, reached=reached)
         with store._writing() as connection:
             upgrade(connection)
+            # Read once and here: whoever enrols is inside a transaction, where no second one can make it.
+            store._key = change_rows.select_secret(connection, CONSISTENCY_KEY) or b""
         return store
 
     def close(self) -> None:
@@ -133,18 +142,18 @@ class Store:
         """
         with self._writing() as connection:
             gallery = gallery_rows.select_gallery(connection, name)
-            revision = gallery_rows.lock_gallery(connection, gallery.id, name=name)
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=name)
             policy = gallery_rows.select_gallery(connection, name).policy
             gallery_rows.update_policy(connection, name, change(policy))
-            _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=revision)
+            _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=standing)
             return gallery_rows.select_gallery(connection, name)
 
     def add_certificate(self, gallery: GalleryRecord, digest: str, document: dict[str, Any]) -> int:
         """Puts a certificate in force, and tells everybody who follows the log; returns the number of the change."""
         with self._writing() as connection:
-            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             gallery_rows.insert_certificate(connection, gallery.id, digest, document, now=self.now())
-            return _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=revision)
+            return _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=standing).revision
 
     def certificate(self, gallery: GalleryRecord, digest: str = "") -> CertificateRecord | None:
         """The certificate in force, or one by its digest."""
@@ -154,8 +163,8 @@ class Store:
     def request_rebuild(self, gallery: GalleryRecord) -> int:
         """Tells everybody who follows the log to build the index anew."""
         with self._writing() as connection:
-            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            return _log(connection, ChangeOp.REBUILD, [0], gallery=gallery, identity_id=0, after=revision)
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            return _log(connection, ChangeOp.REBUILD, [0], gallery=gallery, identity_id=0, after=standing).revision
 
     def delete_gallery(self, name: str) -> int:
         with self._writing() as connection:
@@ -257,10 +266,10 @@ class Store:
     def update_identity(self, gallery: GalleryRecord, external_id: str, values: dict[str, Any]) -> IdentityRecord:
         """Replaces columns of an identity."""
         with self._writing() as connection:
-            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             record = self._alive_identity(connection, gallery, external_id)
             identity_rows.update_identity(connection, record.id, values)
-            _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=record.id, after=revision)
+            _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=record.id, after=standing)
             return _known_identity(connection, gallery, external_id)
 
     # Enrolment and erasure
@@ -286,37 +295,39 @@ class Store:
         A photograph that the identity has already is not added again.
         """
         with self._writing() as connection:
-            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            identity_id, revision = self._put_identity(connection, gallery, enrolment, revision=revision)
-            enrolled = self._add_templates(connection, gallery, enrolment, identity_id=identity_id, revision=revision)
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            identity_id, standing = self._put_identity(connection, gallery, enrolment, standing=standing)
+            enrolled = self._add_templates(connection, gallery, enrolment, identity_id=identity_id, standing=standing)
             remembered = answer_for(enrolled)
             if remembered is not None:
                 change_rows.insert_request(connection, gallery.id, remembered, now=self.now())
             return enrolled
 
     def _put_identity(
-        self, connection: Connection, gallery: GalleryRecord, enrolment: NewEnrolment, *, revision: int
-    ) -> tuple[int, int]:
+        self, connection: Connection, gallery: GalleryRecord, enrolment: NewEnrolment, *, standing: Standing
+    ) -> tuple[int, Standing]:
         details = enrolment.details
-        revision = self._erase_expired(connection, gallery, details.external_id, revision=revision)
+        standing = self._erase_expired(connection, gallery, details.external_id, standing=standing)
         known = identity_rows.select_ids_of(connection, gallery.id, [details.external_id])
         if not known:
             identity_id = identity_rows.insert_identity(
                 connection, gallery.id, details, expires_at=enrolment.default_expires_at, now=self.now()
             )
-            return identity_id, revision
+            return identity_id, standing
         values = _changed_values(details)
         if values:
             identity_rows.update_identity(connection, known[0], values)
-            revision = _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=known[0], after=revision)
-        return known[0], revision
+            standing = _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=known[0], after=standing)
+        return known[0], standing
 
-    def _erase_expired(self, connection: Connection, gallery: GalleryRecord, external_id: str, *, revision: int) -> int:
+    def _erase_expired(
+        self, connection: Connection, gallery: GalleryRecord, external_id: str, *, standing: Standing
+    ) -> Standing:
         # Whoever is enrolled under the id of somebody whose time is over begins anew.
         identity_id = identity_rows.select_expired_id(connection, gallery.id, external_id, now=self.now())
         if identity_id is None:
-            return revision
-        return _erase_identity(connection, gallery, identity_id, revision=revision).revision
+            return standing
+        return self._erase_identity(connection, gallery, identity_id, standing=standing)[1]
 
     def _add_templates(
         self,
@@ -325,18 +336,19 @@ class Store:
         enrolment: NewEnrolment,
         *,
         identity_id: int,
-        revision: int,
+        standing: Standing,
     ) -> Enrolled:
         known = identity_rows.select_sources(connection, identity_id, enrolment.model_digest)
         fresh = {new.source_digest: new for new in enrolment.templates if new.source_digest not in known}
-        added = dict(
-            zip(fresh, self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id), strict=True)
-        )
-        revision = _log(
-            connection, ChangeOp.ADD, list(added.values()), gallery=gallery, identity_id=identity_id, after=revision
+        sealed = self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id)
+        added = {source: each.id for source, each in zip(fresh, sealed, strict=True)}
+        digester = self.digester(enrolment.model_digest)
+        standing = Standing(standing.revision, standing.digest.plus(_members(digester, sealed)))
+        standing = _log(
+            connection, ChangeOp.ADD, list(added.values()), gallery=gallery, identity_id=identity_id, after=standing
         )
         templates = tuple(_added(new.source_digest, known, added) for new in enrolment.templates)
-        return Enrolled(templates, revision)
+        return Enrolled(templates, standing.revision)
 
     def _insert(
         self,
@@ -345,7 +357,7 @@ class Store:
         enrolment: NewEnrolment,
         fresh: Sequence[Any],
         identity_id: int,
-    ) -> list[int]:
+    ) -> list[SealedTemplate]:
         if not fresh:
             return []
         return identity_rows.insert_templates(
@@ -354,26 +366,45 @@ class Store:
             gallery_id=gallery.id,
             identity_id=identity_id,
             model_digest=enrolment.model_digest,
+            digester=self.digester(enrolment.model_digest),
             now=self.now(),
         )
 
     def delete_identity(self, gallery: GalleryRecord, external_id: str) -> Erased:
         """Deletes an identity with its templates."""
         with self._writing() as connection:
-            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             record = _known_identity(connection, gallery, external_id)
-            return _erase_identity(connection, gallery, record.id, revision=revision)
+            count, standing = self._erase_identity(connection, gallery, record.id, standing=standing)
+            return Erased(count, standing.revision)
 
     def delete_template(self, gallery: GalleryRecord, template_id: int) -> Erased:
         with self._writing() as connection:
-            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            identity_id = identity_rows.delete_template(connection, gallery.id, template_id)
-            if identity_id is None:
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            deleted = identity_rows.delete_template(connection, gallery.id, template_id)
+            if deleted is None:
                 raise TemplateNotFound(gallery.name, template_id)
-            revision = _log(
-                connection, ChangeOp.ERASE, [template_id], gallery=gallery, identity_id=identity_id, after=revision
+            identity_id, sealed = deleted
+            standing = self._without(gallery, [sealed], standing=standing)
+            standing = _log(
+                connection, ChangeOp.ERASE, [template_id], gallery=gallery, identity_id=identity_id, after=standing
             )
-            return Erased(1, revision)
+            return Erased(1, standing.revision)
+
+    def _erase_identity(
+        self, connection: Connection, gallery: GalleryRecord, identity_id: int, *, standing: Standing
+    ) -> tuple[int, Standing]:
+        """Returns how many templates are gone, and how the gallery stands afterwards."""
+        sealed = identity_rows.delete_identity(connection, identity_id)
+        standing = self._without(gallery, sealed, standing=standing)
+        # An identity without templates leaves a trace too, so that the revision says that something changed.
+        logged = [each.id for each in sealed] or [0]
+        standing = _log(connection, ChangeOp.ERASE, logged, gallery=gallery, identity_id=identity_id, after=standing)
+        return len(sealed), standing
+
+    def _without(self, gallery: GalleryRecord, sealed: Sequence[SealedTemplate], *, standing: Standing) -> Standing:
+        digester = self.digester(gallery.model.digest)
+        return Standing(standing.revision, standing.digest.minus(_members(digester, sealed)))
 
     def merge_identities(self, gallery: GalleryRecord, external_id: str, *, into: str) -> Merged:
         """Moves the templates of an identity to another one, and deletes it.
@@ -385,13 +416,22 @@ class Store:
         if external_id == into:
             raise InvalidArgument("into", "is the same identity; name another one")
         with self._writing() as connection:
-            revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             kept, merged = (self._alive_identity(connection, gallery, each) for each in (into, external_id))
-            moved = identity_rows.copy_templates(connection, merged.id, kept.id)
-            revision = _log(connection, ChangeOp.ADD, moved, gallery=gallery, identity_id=kept.id, after=revision)
-            revision = _expire_no_later(connection, gallery, kept, merged, revision=revision)
-            erased = _erase_identity(connection, gallery, merged.id, revision=revision)
-            return Merged(len(moved), erased.revision)
+            standing, count = self._move_templates(connection, gallery, merged.id, kept.id, standing=standing)
+            standing = _expire_no_later(connection, gallery, kept, merged, standing=standing)
+            _, standing = self._erase_identity(connection, gallery, merged.id, standing=standing)
+            return Merged(count, standing.revision)
+
+    def _move_templates(
+        self, connection: Connection, gallery: GalleryRecord, identity_id: int, into: int, *, standing: Standing
+    ) -> tuple[Standing, int]:
+        digester = self.digester(gallery.model.digest)
+        copies = identity_rows.copy_templates(connection, identity_id, into, digester=digester)
+        standing = Standing(standing.revision, standing.digest.plus(_members(digester, copies)))
+        numbers = [each.id for each in copies]
+        standing = _log(connection, ChangeOp.ADD, numbers, gallery=gallery, identity_id=into, after=standing)
+        return standing, len(copies)
 
     # The change log
 
@@ -416,6 +456,10 @@ class Store:
         with self._reading() as connection:
             return change_rows.select_change_time(connection, gallery_id, seq)
 
+    def digester(self, model_digest: str) -> TemplateDigester:
+        """Digests of a model's templates, with this installation's key."""
+        return TemplateDigester(self._key, model_digest=model_digest)
+
     def secret(self, name: str) -> bytes:
         """A random key of this installation, made on first use."""
         with self._writing() as connection:
@@ -424,6 +468,37 @@ class Store:
                 value = secrets.token_bytes(32)
                 change_rows.insert_secret(connection, name, value)
             return value
+
+    # Examination
+
+    @contextmanager
+    def moment(self) -> Generator[StoreMoment]:
+        """The store as it is now, for as long as it is looked at; others go on changing it."""
+        with _named_errors(), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901
+            yield StoreMoment(connection)
+
+    @contextmanager
+    def held(self, gallery: GalleryRecord) -> Generator[StoreMoment]:
+        """The store while nobody can change this gallery: writers wait, so be quick."""
+        writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
+        with _named_errors(), writing as connection, connection.begin() as transaction:
+            gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            yield StoreMoment(connection)
+            transaction.rollback()
+
+    @contextmanager
+    def amending(self, gallery: GalleryRecord) -> Generator[StoreAmendment]:
+        """Puts a gallery in order that was changed by somebody else; all of it is committed, or none."""
+        with self._writing() as connection:
+            gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            yield StoreAmendment(connection, gallery, self.digester(gallery.model.digest))
+
+    def delete_strays(self) -> None:
+        """Deletes rows of galleries that are not there."""
+        with self._writing() as connection:
+            delete_strays(connection)
 
     # Transactions
 
@@ -462,21 +537,17 @@ def _known_identity(connection: Connection, gallery: GalleryRecord, external_id:
     return record
 
 
-def _erase_identity(connection: Connection, gallery: GalleryRecord, identity_id: int, *, revision: int) -> Erased:
-    template_ids = identity_rows.delete_identity(connection, identity_id)
-    # An identity without templates leaves a trace too, so that the revision says that something changed.
-    logged = template_ids or [0]
-    revision = _log(connection, ChangeOp.ERASE, logged, gallery=gallery, identity_id=identity_id, after=revision)
-    return Erased(len(template_ids), revision)
+def _members(digester: TemplateDigester, sealed: Sequence[SealedTemplate]) -> Iterator[bytes]:
+    return (digester.member(each.id, each.seal) for each in sealed)
 
 
 def _expire_no_later(
-    connection: Connection, gallery: GalleryRecord, kept: IdentityRecord, merged: IdentityRecord, *, revision: int
-) -> int:
+    connection: Connection, gallery: GalleryRecord, kept: IdentityRecord, merged: IdentityRecord, *, standing: Standing
+) -> Standing:
     if merged.expires_at is None or (kept.expires_at is not None and kept.expires_at <= merged.expires_at):
-        return revision
+        return standing
     identity_rows.update_identity(connection, kept.id, {"expires_at": merged.expires_at})
-    return _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=kept.id, after=revision)
+    return _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=kept.id, after=standing)
 
 
 def _added(source_digest: str, known: dict[str, int], added: dict[str, int]) -> AddedTemplate:
@@ -503,11 +574,13 @@ def _log(
     *,
     gallery: GalleryRecord,
     identity_id: int,
-    after: int,
-) -> int:
+    after: Standing,
+) -> Standing:
+    """Numbers what was changed, and leaves the gallery at the last number, with the digest that is handed in."""
     revision = change_rows.insert_changes(
-        connection, op, template_ids, gallery_id=gallery.id, identity_id=identity_id, after=after
+        connection, op, template_ids, gallery_id=gallery.id, identity_id=identity_id, after=after.revision
     )
-    if revision != after:
-        gallery_rows.set_revision(connection, gallery.id, revision)
-    return revision
+    standing = Standing(revision, after.digest)
+    if standing.revision != after.revision:
+        gallery_rows.set_standing(connection, gallery.id, standing)
+    return standing
