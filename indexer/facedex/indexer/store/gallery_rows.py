@@ -69,6 +69,16 @@ def lock_gallery(connection: Connection, gallery_id: int, *, name: str) -> int:
     return int(revision)
 
 
+def locked_gallery(connection: Connection, gallery_id: int) -> GalleryRecord | None:
+    """A gallery by its number, locked; None where there is none."""
+    row = connection.execute(_galleries().where(gallery.c.id == gallery_id)).first()
+    if row is None:
+        return None
+    name = _record(row).name
+    lock_gallery(connection, gallery_id, name=name)
+    return select_gallery(connection, name)
+
+
 def set_revision(connection: Connection, gallery_id: int, revision: int) -> None:
     connection.execute(update(gallery).where(gallery.c.id == gallery_id).values(revision=revision))
 
@@ -98,13 +108,6 @@ def _is_certificate(gallery_id: int, digest: str) -> ColumnElement[bool]:
 def update_policy(connection: Connection, name: str, policy: dict[str, Any]) -> None:
     if connection.execute(update(gallery).where(gallery.c.name == name).values(policy=policy)).rowcount == 0:
         raise GalleryNotFound(name)
-
-
-def delete_gallery(connection: Connection, name: str) -> int:
-    """Deletes a gallery with everything in it and returns the number of identities."""
-    record = select_gallery(connection, name)
-    connection.execute(delete(gallery).where(gallery.c.id == record.id))
-    return record.identity_count
 
 
 def _galleries() -> Select[Any]:

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Row,
     Select,
     bindparam,
-    delete,
     func,
     insert,
     or_,
@@ -94,8 +93,9 @@ def _id_of(gallery_id: int, external_id: str) -> Select[Any]:
 
 
 def select_expired(connection: Connection, *, now: datetime, limit: int) -> list[tuple[str, str]]:
-    """Gallery's name and external id of identities that have expired, the longest ago first."""
+    """Gallery's name and external id of identities that have expired and are not held, the longest ago first."""
     statement = select(gallery.c.name, identity.c.external_id).join(gallery).where(identity.c.expires_at <= now)
+    statement = statement.where(identity.c.hold_reason == "")
     rows = connection.execute(statement.order_by(identity.c.expires_at, identity.c.id).limit(limit))
     return [(row.name, row.external_id) for row in rows]
 
@@ -141,6 +141,7 @@ def insert_identity(
         display_name=details.display_name or "",
         attributes=details.attributes or {},
         consent_reference=details.consent_reference or "",
+        purpose=details.purpose or "",
         expires_at=details.expires_at or expires_at,
         created_at=now,
     )
@@ -176,20 +177,6 @@ def insert_templates(
     ]
     statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
     return list(connection.execute(statement, rows).scalars())
-
-
-def delete_identity(connection: Connection, identity_id: int) -> list[int]:
-    """Deletes an identity with its templates and returns their numbers."""
-    where = template.c.identity_id == identity_id
-    template_ids = list(connection.execute(select(template.c.id).where(where).order_by(template.c.id)).scalars())
-    connection.execute(delete(identity).where(identity.c.id == identity_id))
-    return template_ids
-
-
-def delete_template(connection: Connection, gallery_id: int, template_id: int) -> int | None:
-    """Deletes a template and returns its identity's number, or None where there is no such template."""
-    where = (template.c.gallery_id == gallery_id) & (template.c.id == template_id)
-    return connection.execute(delete(template).where(where).returning(template.c.identity_id)).scalar()
 
 
 def encode_vector(vector: NDArray[np.float32]) -> bytes:
@@ -233,5 +220,8 @@ def _identity(row: Row[Any], templates: tuple[TemplateRecord, ...] = ()) -> Iden
         consent_reference=row.consent_reference,
         expires_at=None if row.expires_at is None else as_utc(row.expires_at),
         created_at=as_utc(row.created_at),
+        purpose=row.purpose,
+        hold_reason=row.hold_reason,
+        key_id=row.key_id,
         templates=templates,
     )

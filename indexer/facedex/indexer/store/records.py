@@ -89,7 +89,7 @@ class TemplateRecord:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRecord:
-    """A person. `id` is the store's number, `external_id` the caller's."""
+    """A person. `id` is the store's number, `external_id` the caller's; nobody erases whoever has a `hold_reason`."""
 
     id: int
     external_id: str
@@ -98,6 +98,9 @@ class IdentityRecord:
     consent_reference: str
     expires_at: datetime | None
     created_at: datetime
+    purpose: str = ""
+    hold_reason: str = ""
+    key_id: str = ""
     templates: tuple[TemplateRecord, ...] = ()
 
     def is_expired(self, now: datetime) -> bool:
@@ -113,6 +116,7 @@ class IdentityDetails:
     attributes: dict[str, str] | None = None
     consent_reference: str | None = None
     expires_at: datetime | None = None
+    purpose: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
-from facedex.indexer.errors import IdentityNotFound, StoreUnavailable, TemplateNotFound
+from facedex.indexer.errors import IdentityNotFound
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
-from facedex.indexer.store import change_rows, gallery_rows, identity_rows, job_rows
-from facedex.indexer.store.engine import WRITE_OPTION, open_engine
+from facedex.indexer.store import change_rows, erasing, gallery_rows, identity_rows, job_rows, remembered
+from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
+from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
 from facedex.indexer.store.migrate import upgrade
 from facedex.indexer.store.records import (
     AddedTemplate,
@@ -28,6 +26,7 @@ from facedex.indexer.store.records import (
     NewEnrolment,
     RememberedRequest,
 )
+from facedex.indexer.store.tombstones import ErasureReason, Tombstone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
+
+    from facedex.indexer.store.erasing import ErasureTerms
+    from facedex.indexer.store.journal import Journal
 
 CHANGES_PER_READ = 10_000
 
@@ -49,10 +51,12 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What a transaction of erasure did."""
+    """What an erasure did, and its signed receipt."""
 
+    identity_count: int
     template_count: int
     revision: int
+    receipt: str
 
 
 class Store:
@@ -68,10 +72,21 @@ class Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = nothing_fails,
+        journal: Journal | None = None,
+        horizon: timedelta = DEFAULT_HORIZON,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self.reached = reached
+        self.erasures = Erasures(
+            engine,
+            reading=self._reading,
+            writing=self._writing,
+            clock=clock,
+            journal=journal,
+            horizon=horizon,
+            reached=reached,
+        )
 
     @classmethod
     def open(
@@ -80,12 +95,19 @@ class Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = nothing_fails,
+        journal: Journal | None = None,
+        horizon: timedelta = DEFAULT_HORIZON,
     ) -> Store:
-        """Connects, and brings the tables to this version's schema."""
-        with _named_errors():
-            store = cls(open_engine(url), clock=clock, reached=reached)
+        """Connects, brings the tables to this version's schema, and does again what a restored backup undid.
+
+        `horizon` is how long after an erasure copies may be left. Without a `journal`, erasures are known to the
+        database alone.
+        """
+        with named_errors():
+            store = cls(open_engine(url), clock=clock, reached=reached, journal=journal, horizon=horizon)
         with store._writing() as connection:
             upgrade(connection)
+        store.erasures.recover()
         return store
 
     def close(self) -> None:
@@ -128,7 +150,9 @@ class Store:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=name)
             policy = gallery_rows.select_gallery(connection, name).policy
             gallery_rows.update_policy(connection, name, change(policy))
-            _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=revision)
+            change_rows.log_change(
+                connection, ChangeOp.POLICY, [0], gallery_id=gallery.id, identity_id=0, after=revision
+            )
             return gallery_rows.select_gallery(connection, name)
 
     def add_certificate(self, gallery: GalleryRecord, digest: str, document: dict[str, Any]) -> int:
@@ -136,7 +160,9 @@ class Store:
         with self._writing() as connection:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             gallery_rows.insert_certificate(connection, gallery.id, digest, document, now=self.now())
-            return _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=revision)
+            return change_rows.log_change(
+                connection, ChangeOp.POLICY, [0], gallery_id=gallery.id, identity_id=0, after=revision
+            )
 
     def certificate(self, gallery: GalleryRecord, digest: str = "") -> CertificateRecord | None:
         """The certificate in force, or one by its digest."""
@@ -147,11 +173,18 @@ class Store:
         """Tells everybody who follows the log to build the index anew."""
         with self._writing() as connection:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            return _log(connection, ChangeOp.REBUILD, [0], gallery=gallery, identity_id=0, after=revision)
+            return change_rows.log_change(
+                connection, ChangeOp.REBUILD, [0], gallery_id=gallery.id, identity_id=0, after=revision
+            )
 
-    def delete_gallery(self, name: str) -> int:
+    def delete_gallery(self, name: str) -> Erased:
+        """Erases a gallery with everybody in it. Raises GalleryOnHold."""
         with self._writing() as connection:
-            return gallery_rows.delete_gallery(connection, name)
+            gallery = gallery_rows.select_gallery(connection, name)
+            gallery_rows.lock_gallery(connection, gallery.id, name=name)
+            gallery = gallery_rows.select_gallery(connection, name)
+            tombstone = erasing.erase_gallery(connection, self.erasures.terms(), gallery)
+        return self._completed(tombstone)
 
     # Jobs
 
@@ -252,7 +285,9 @@ class Store:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             record = self._alive_identity(connection, gallery, external_id)
             identity_rows.update_identity(connection, record.id, values)
-            _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=record.id, after=revision)
+            change_rows.log_change(
+                connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=record.id, after=revision
+            )
             return _known_identity(connection, gallery, external_id)
 
     # Enrolment and erasure
@@ -260,11 +295,11 @@ class Store:
     def remembered(self, gallery: GalleryRecord, request_id: str) -> RememberedRequest | None:
         """The first answer to a request id."""
         with self._reading() as connection:
-            return change_rows.select_request(connection, gallery.id, request_id)
+            return remembered.select_request(connection, gallery.id, request_id, self.erasures.keyed_hash)
 
     def forget_requests(self, *, before: datetime) -> int:
         with self._writing() as connection:
-            return change_rows.delete_requests(connection, before=before)
+            return remembered.delete_requests(connection, before=before)
 
     def enrol(
         self,
@@ -277,20 +312,24 @@ class Store:
 
         A photograph that the identity has already is not added again.
         """
+        terms = self.erasures.terms(ErasureReason.EXPIRED)
         with self._writing() as connection:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            erased = self._erase_expired(connection, terms, gallery, enrolment, revision=revision)
+            revision = erased.revision if erased else revision
             identity_id, revision = self._put_identity(connection, gallery, enrolment, revision=revision)
             enrolled = self._add_templates(connection, gallery, enrolment, identity_id=identity_id, revision=revision)
-            remembered = answer_for(enrolled)
-            if remembered is not None:
-                change_rows.insert_request(connection, gallery.id, remembered, now=self.now())
-            return enrolled
+            answer = answer_for(enrolled)
+            if answer is not None:
+                remembered.insert_request(connection, gallery.id, answer, now=self.now())
+        if erased is not None:
+            self.erasures.complete(erased)
+        return enrolled
 
     def _put_identity(
         self, connection: Connection, gallery: GalleryRecord, enrolment: NewEnrolment, *, revision: int
     ) -> tuple[int, int]:
         details = enrolment.details
-        revision = self._erase_expired(connection, gallery, details.external_id, revision=revision)
         known = identity_rows.select_ids_of(connection, gallery.id, [details.external_id])
         if not known:
             identity_id = identity_rows.insert_identity(
@@ -300,15 +339,26 @@ class Store:
         values = _changed_values(details)
         if values:
             identity_rows.update_identity(connection, known[0], values)
-            revision = _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=known[0], after=revision)
+            revision = change_rows.log_change(
+                connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=known[0], after=revision
+            )
         return known[0], revision
 
-    def _erase_expired(self, connection: Connection, gallery: GalleryRecord, external_id: str, *, revision: int) -> int:
+    def _erase_expired(
+        self,
+        connection: Connection,
+        terms: ErasureTerms,
+        gallery: GalleryRecord,
+        enrolment: NewEnrolment,
+        *,
+        revision: int,
+    ) -> Tombstone | None:
         # Whoever is enrolled under the id of somebody whose time is over begins anew.
-        identity_id = identity_rows.select_expired_id(connection, gallery.id, external_id, now=self.now())
+        external_id = enrolment.details.external_id
+        identity_id = identity_rows.select_expired_id(connection, gallery.id, external_id, now=terms.now)
         if identity_id is None:
-            return revision
-        return _erase_identity(connection, gallery, identity_id, revision=revision).revision
+            return None
+        return erasing.erase_identity(connection, terms, gallery, identity_id, revision=revision)
 
     def _add_templates(
         self,
@@ -324,8 +374,13 @@ class Store:
         added = dict(
             zip(fresh, self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id), strict=True)
         )
-        revision = _log(
-            connection, ChangeOp.ADD, list(added.values()), gallery=gallery, identity_id=identity_id, after=revision
+        revision = change_rows.log_change(
+            connection,
+            ChangeOp.ADD,
+            list(added.values()),
+            gallery_id=gallery.id,
+            identity_id=identity_id,
+            after=revision,
         )
         templates = tuple(_added(new.source_digest, known, added) for new in enrolment.templates)
         return Enrolled(templates, revision)
@@ -349,23 +404,28 @@ class Store:
             now=self.now(),
         )
 
-    def delete_identity(self, gallery: GalleryRecord, external_id: str) -> Erased:
-        """Deletes an identity with its templates."""
+    def delete_identity(
+        self, gallery: GalleryRecord, external_id: str, *, reason: ErasureReason = ErasureReason.REQUESTED
+    ) -> Erased:
+        """Erases an identity with its templates. Raises IdentityNotFound, IdentityOnHold."""
+        terms = self.erasures.terms(reason)
         with self._writing() as connection:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             record = _known_identity(connection, gallery, external_id)
-            return _erase_identity(connection, gallery, record.id, revision=revision)
+            tombstone = erasing.erase_identity(connection, terms, gallery, record.id, revision=revision)
+        return self._completed(tombstone)
 
     def delete_template(self, gallery: GalleryRecord, template_id: int) -> Erased:
+        """Erases one template. Raises TemplateNotFound, IdentityOnHold."""
+        terms = self.erasures.terms()
         with self._writing() as connection:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            identity_id = identity_rows.delete_template(connection, gallery.id, template_id)
-            if identity_id is None:
-                raise TemplateNotFound(gallery.name, template_id)
-            revision = _log(
-                connection, ChangeOp.ERASE, [template_id], gallery=gallery, identity_id=identity_id, after=revision
-            )
-            return Erased(1, revision)
+            tombstone = erasing.erase_template(connection, terms, gallery, template_id, revision=revision)
+        return self._completed(tombstone)
+
+    def _completed(self, tombstone: Tombstone) -> Erased:
+        receipt = self.erasures.complete(tombstone)
+        return Erased(tombstone.identity_count, tombstone.template_count, tombstone.revision, receipt)
 
     # The change log
 
@@ -392,24 +452,19 @@ class Store:
 
     def secret(self, name: str) -> bytes:
         """A random key of this installation, made on first use."""
-        with self._writing() as connection:
-            value = change_rows.select_secret(connection, name)
-            if value is None:
-                value = secrets.token_bytes(32)
-                change_rows.insert_secret(connection, name, value)
-            return value
+        return self.erasures.secret(name)
 
     # Transactions
 
     @contextmanager
     def _reading(self) -> Generator[Connection]:
-        with _named_errors(), self._engine.connect() as connection:
+        with named_errors(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Generator[Connection]:
         with (
-            _named_errors(),
+            named_errors(),
             self._engine.connect().execution_options(**{WRITE_OPTION: True}) as connection,
             connection.begin(),
         ):
@@ -418,30 +473,11 @@ class Store:
         self.reached(Step.AFTER_COMMIT)
 
 
-@contextmanager
-def _named_errors() -> Generator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        # Only the driver's own words: a statement's parameters never leave this place.
-        raise StoreUnavailable(str(error.orig).splitlines()[0] if error.orig else type(error).__name__) from None
-    except SQLAlchemyError as error:
-        raise StoreUnavailable(type(error).__name__) from None
-
-
 def _known_identity(connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
     record = identity_rows.select_identity(connection, gallery.id, external_id)
     if record is None:
         raise IdentityNotFound(gallery.name)
     return record
-
-
-def _erase_identity(connection: Connection, gallery: GalleryRecord, identity_id: int, *, revision: int) -> Erased:
-    template_ids = identity_rows.delete_identity(connection, identity_id)
-    # An identity without templates leaves a trace too, so that the revision says that something changed.
-    logged = template_ids or [0]
-    revision = _log(connection, ChangeOp.ERASE, logged, gallery=gallery, identity_id=identity_id, after=revision)
-    return Erased(len(template_ids), revision)
 
 
 def _added(source_digest: str, known: dict[str, int], added: dict[str, int]) -> AddedTemplate:
@@ -457,22 +493,6 @@ def _changed_values(details: IdentityDetails) -> dict[str, Any]:
         "attributes": details.attributes,
         "consent_reference": details.consent_reference,
         "expires_at": details.expires_at,
+        "purpose": details.purpose,
     }
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _log(
-    connection: Connection,
-    op: ChangeOp,
-    template_ids: Sequence[int],
-    *,
-    gallery: GalleryRecord,
-    identity_id: int,
-    after: int,
-) -> int:
-    revision = change_rows.insert_changes(
-        connection, op, template_ids, gallery_id=gallery.id, identity_id=identity_id, after=after
-    )
-    if revision != after:
-        gallery_rows.set_revision(connection, gallery.id, revision)
-    return revision
