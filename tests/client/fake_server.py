@@ -15,9 +15,16 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from facedex.v1 import calibration_pb2, enrolment_pb2, gallery_pb2, identification_pb2, operations_pb2
+from facedex.v1 import (
+    calibration_pb2,
+    enrolment_pb2,
+    erasure_pb2,
+    gallery_pb2,
+    identification_pb2,
+    operations_pb2,
+)
 
-MODULES = (gallery_pb2, enrolment_pb2, identification_pb2, calibration_pb2, operations_pb2)
+MODULES = (gallery_pb2, enrolment_pb2, identification_pb2, calibration_pb2, operations_pb2, erasure_pb2)
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 
 StreamBehaviour = Callable[[Iterator[Any]], Iterator[Message]]

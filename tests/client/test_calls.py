@@ -18,6 +18,7 @@ from facedex.client import (
     EnrolReason,
     Erasure,
     FaceSelection,
+    GalleryErasure,
     GuardAction,
     QualityLimits,
     SearchMode,
@@ -171,8 +172,8 @@ def test_erasing_tells_how_much_was_erased(client: Any, server: FakeServer) -> N
     server.plan("DeleteGallery", gallery_pb2.DeleteGalleryResponse(deleted_identity_count=2))
 
     assert client.delete_identity("staff", "ada") == Erasure(template_count=3, revision=5)
-    assert client.delete_template("staff", 4) == 6
-    assert client.delete_gallery("staff") == 2
+    assert client.delete_template("staff", 4) == Erasure(template_count=1, revision=6)
+    assert client.delete_gallery("staff") == GalleryErasure(identity_count=2)
 
 
 def test_a_probe_comes_back_with_decision_and_candidates(client: Any, server: FakeServer) -> None:

@@ -384,7 +384,7 @@ def test_people_are_listed_shown_changed_and_erased(facedex: Facedex, server: Fa
     assert facedex("identities", "delete-template", "staff", "7", "--yes").out == "erased template 7\n"
     assert facedex("identities", "delete", "staff", "ada", "--yes").out == "erased ada with 1 template\n"
     (erased,) = facedex("identities", "delete", "staff", "ada", "--yes", "--json").records
-    assert erased == {"identity": "ada", "template_count": 1, "revision": 0}
+    assert erased == {"identity": "ada", "template_count": 1, "revision": 0, "receipt": ""}
     (update,) = server.asked("UpdateIdentity")
     assert list(update.update_mask.paths) == ["display_name", "expire_time"]
     assert update.identity.expire_time.ToDatetime().isoformat() == "2030-12-31T00:00:00"

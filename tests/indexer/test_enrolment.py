@@ -111,7 +111,8 @@ def test_the_same_request_id_returns_the_first_answer(house: House) -> None:
 def test_a_retry_after_an_erasure_does_not_enrol_again(house: House) -> None:
     first = enrol(house, "ada", photograph(ADA), request_id="r1")
     house.gallery.delete_identity("ada")
-    assert enrol(house, "ada", photograph(ADA), request_id="r1") == first
+    again = enrol(house, "ada", photograph(ADA), request_id="r1")
+    assert again == replace(first, results=(replace(first.results[0], faces=()),))
     assert found(house, ADA) == []
 
 

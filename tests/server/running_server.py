@@ -22,6 +22,7 @@ from grpc_status import rpc_status
 from facedex.v1 import (
     calibration_pb2_grpc,
     enrolment_pb2_grpc,
+    erasure_pb2_grpc,
     gallery_pb2_grpc,
     identification_pb2_grpc,
     operations_pb2,
@@ -131,6 +132,7 @@ class Wire:
         self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(self.channel)
         self.identification = identification_pb2_grpc.IdentificationServiceStub(self.channel)
         self.calibration = calibration_pb2_grpc.CalibrationServiceStub(self.channel)
+        self.erasures = erasure_pb2_grpc.ErasureServiceStub(self.channel)
         self.operations = operations_pb2_grpc.OperationsServiceStub(self.channel)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)  # its package has no types
 

@@ -10,11 +10,13 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from facedex.client.calibration import Certificate, ResolvedThreshold
+from facedex.client.erasures import ErasureCheck, ErasureReason, ErasureRecord, ErasureScope
 from facedex.client.faces import Box, Face, Point, Quality, Vector
 from facedex.client.galleries import (
     DecisionPolicy,
     EnrolmentPolicy,
     Gallery,
+    GalleryErasure,
     GuardAction,
     QualityLimits,
     SeveralFaces,
@@ -43,7 +45,15 @@ from facedex.client.identities import (
 )
 from facedex.client.jobs import Job, JobState
 from facedex.client.servers import IndexInfo, ModelInfo, PromiseInfo, ServerInfo
-from facedex.v1 import calibration_pb2, enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
+from facedex.v1 import (
+    calibration_pb2,
+    enrolment_pb2,
+    erasure_pb2,
+    face_pb2,
+    gallery_pb2,
+    identification_pb2,
+    operations_pb2,
+)
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -95,7 +105,38 @@ def enrolment(message: enrolment_pb2.EnrolResponse) -> Enrolment:
 
 
 def erasure(message: enrolment_pb2.DeleteIdentityResponse) -> Erasure:
-    return Erasure(template_count=message.deleted_template_count, revision=message.revision)
+    return Erasure(template_count=message.deleted_template_count, revision=message.revision, receipt=message.receipt)
+
+
+def template_erasure(message: enrolment_pb2.DeleteTemplateResponse) -> Erasure:
+    return Erasure(template_count=1, revision=message.revision, receipt=message.receipt)
+
+
+def gallery_erasure(message: gallery_pb2.DeleteGalleryResponse) -> GalleryErasure:
+    return GalleryErasure(identity_count=message.deleted_identity_count, receipt=message.receipt)
+
+
+def erasure_record(message: erasure_pb2.Erasure) -> ErasureRecord:
+    scopes, reasons = erasure_pb2.ErasureScope.DESCRIPTOR, erasure_pb2.ErasureReason.DESCRIPTOR
+    return ErasureRecord(
+        id=message.id,
+        scope=_received(ErasureScope, scopes, message.scope, prefix="ERASURE_SCOPE_") or ErasureScope.UNKNOWN,
+        reason=_received(ErasureReason, reasons, message.reason, prefix="ERASURE_REASON_") or ErasureReason.UNKNOWN,
+        gallery=message.gallery,
+        identity_number=message.identity_number,
+        identity_count=message.identity_count,
+        template_count=message.template_count,
+        revision=message.revision,
+        erase_time=_moment(message, "erase_time"),
+        horizon_time=_moment(message, "horizon_time"),
+        purge_time=_moment(message, "purge_time"),
+        receipt=message.receipt,
+    )
+
+
+def erasure_check(message: erasure_pb2.CheckErasureResponse) -> ErasureCheck:
+    known = message.HasField("erasure")
+    return ErasureCheck(held=tuple(message.held), record=erasure_record(message.erasure) if known else None)
 
 
 def identification(message: identification_pb2.IdentifyResponse) -> Identification:

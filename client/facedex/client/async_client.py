@@ -11,6 +11,7 @@ from facedex.client import calls
 from facedex.client.async_channel import AsyncChannel
 from facedex.client.calls import Call, Page, Refusal, StreamCall
 from facedex.client.client import DEFAULT_TIMEOUT_SECONDS
+from facedex.client.erasures import ErasureRecord
 from facedex.client.errors import FacedexError
 from facedex.client.galleries import Gallery
 from facedex.client.identification import Identification, IdentifyRequest
@@ -110,6 +111,12 @@ class AsyncClient:
     resolve_threshold = _sending(calls.resolve_threshold)
     get_job = _sending(calls.get_job)
     cancel_job = _sending(calls.cancel_job)
+    get_erasure = _sending(calls.get_erasure)
+    check_erasure = _sending(calls.check_erasure)
+
+    def list_erasures(self, *, page_size: int = 100) -> AsyncIterator[ErasureRecord]:
+        """All erasures, the newest first; fetched page by page while they are read."""
+        return self._items(lambda token: calls.list_erasures(page_size=page_size, page_token=token))
 
     def list_jobs(self, *, page_size: int = 100) -> AsyncIterator[Job]:
         """All jobs, the newest first; fetched page by page while they are read."""

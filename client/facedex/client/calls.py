@@ -11,9 +11,10 @@ from google.protobuf.message import DecodeError, Message
 
 from facedex.client import answers, requests
 from facedex.client.calibration import Certificate, ResolvedThreshold
+from facedex.client.erasures import ErasureCheck, ErasureRecord
 from facedex.client.errors import FacedexError, Failure, MessageTooLargeError, ServerFaultError
 from facedex.client.failures import error_of_stream_item
-from facedex.client.galleries import Gallery, GalleryUpdate, NewGallery
+from facedex.client.galleries import Gallery, GalleryErasure, GalleryUpdate, NewGallery
 from facedex.client.identification import (
     Detection,
     DetectRequest,
@@ -28,7 +29,7 @@ from facedex.client.jobs import Job
 from facedex.client.retry import Repeatable
 from facedex.client.servers import ServerInfo
 from facedex.client.signatures import call_described_by
-from facedex.v1 import calibration_pb2, enrolment_pb2, gallery_pb2, identification_pb2, operations_pb2
+from facedex.v1 import calibration_pb2, enrolment_pb2, erasure_pb2, gallery_pb2, identification_pb2, operations_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Most bytes of one message either way: the server's own default."""
@@ -37,6 +38,7 @@ GALLERIES = "/facedex.v1.GalleryService/"
 ENROLMENT = "/facedex.v1.EnrolmentService/"
 IDENTIFICATION = "/facedex.v1.IdentificationService/"
 OPERATIONS = "/facedex.v1.OperationsService/"
+ERASURES = "/facedex.v1.ErasureService/"
 CALIBRATION = "/facedex.v1.CalibrationService/"
 
 Parameters = ParamSpec("Parameters")
@@ -110,10 +112,10 @@ def _update_gallery(update: GalleryUpdate) -> Call[Gallery]:
     return _call(GALLERIES + "UpdateGallery", request, read, Repeatable.ALWAYS)
 
 
-def delete_gallery(name: str) -> Call[int]:
-    """Erases a gallery with everybody in it and returns how many identities that were. Raises GalleryNotFoundError."""
+def delete_gallery(name: str) -> Call[GalleryErasure]:
+    """Erases a gallery with everybody in it. Raises GalleryNotFoundError, OnHoldError."""
     request = gallery_pb2.DeleteGalleryRequest(name=name)
-    read = _reader(gallery_pb2.DeleteGalleryResponse, lambda reply: reply.deleted_identity_count)
+    read = _reader(gallery_pb2.DeleteGalleryResponse, answers.gallery_erasure)
     return _call(GALLERIES + "DeleteGallery", request, read, Repeatable.IF_UNSEEN)
 
 
@@ -154,20 +156,46 @@ def _update_identity(update: IdentityUpdate) -> Call[Identity]:
 
 
 def delete_identity(gallery: str, identity: str) -> Call[Erasure]:
-    """Erases an identity with all its templates; they are never returned again. Raises IdentityNotFoundError."""
+    """Erases an identity with all its templates; they are never returned again.
+
+    Raises IdentityNotFoundError, OnHoldError.
+    """
     request = enrolment_pb2.DeleteIdentityRequest(gallery=gallery, identity_id=identity)
     read = _reader(enrolment_pb2.DeleteIdentityResponse, answers.erasure)
     return _call(ENROLMENT + "DeleteIdentity", request, read, Repeatable.IF_UNSEEN)
 
 
-def delete_template(gallery: str, template_id: int) -> Call[int]:
-    """Erases one template and returns the revision.
+def delete_template(gallery: str, template_id: int) -> Call[Erasure]:
+    """Erases one template; the identity stays, even without templates.
 
-    The identity stays, even without templates. Raises TemplateNotFoundError.
+    Raises TemplateNotFoundError, OnHoldError.
     """
     request = enrolment_pb2.DeleteTemplateRequest(gallery=gallery, template_id=template_id)
-    read = _reader(enrolment_pb2.DeleteTemplateResponse, lambda reply: reply.revision)
+    read = _reader(enrolment_pb2.DeleteTemplateResponse, answers.template_erasure)
     return _call(ENROLMENT + "DeleteTemplate", request, read, Repeatable.IF_UNSEEN)
+
+
+def list_erasures(*, page_size: int = 100, page_token: str = "") -> Call[Page[ErasureRecord]]:
+    request = erasure_pb2.ListErasuresRequest(page_size=page_size, page_token=page_token)
+
+    def page(reply: erasure_pb2.ListErasuresResponse) -> Page[ErasureRecord]:
+        return Page(tuple(answers.erasure_record(each) for each in reply.erasures), reply.next_page_token)
+
+    return _call(ERASURES + "ListErasures", request, _reader(erasure_pb2.ListErasuresResponse, page), Repeatable.ALWAYS)
+
+
+def get_erasure(erasure_id: str) -> Call[ErasureRecord]:
+    """Returns one erasure with its receipt. Raises ErasureNotFoundError."""
+    request = erasure_pb2.GetErasureRequest(id=erasure_id)
+    read = _reader(erasure_pb2.GetErasureResponse, lambda reply: answers.erasure_record(reply.erasure))
+    return _call(ERASURES + "GetErasure", request, read, Repeatable.ALWAYS)
+
+
+def check_erasure(receipt: str) -> Call[ErasureCheck]:
+    """Asks whether the server still holds anything of an erasure, now. Raises ReceiptInvalidError."""
+    request = erasure_pb2.CheckErasureRequest(receipt=receipt)
+    read = _reader(erasure_pb2.CheckErasureResponse, answers.erasure_check)
+    return _call(ERASURES + "CheckErasure", request, read, Repeatable.ALWAYS)
 
 
 def _identify(identify: IdentifyRequest) -> Call[Identification]:

@@ -9,6 +9,7 @@ import typer
 
 from facedex.client.cli_calibration import calibrate, jobs, threshold
 from facedex.client.cli_enrol import enrol
+from facedex.client.cli_erasures import erasures, verify_erasure
 from facedex.client.cli_galleries import galleries
 from facedex.client.cli_identify import compare, detect, identify, verify
 from facedex.client.cli_identities import identities
@@ -85,6 +86,8 @@ def _program() -> typer.Typer:
     app.add_typer(identities, name="identities")
     app.add_typer(galleries, name="galleries")
     app.add_typer(jobs, name="jobs")
+    app.command("verify-erasure")(verify_erasure)
+    app.add_typer(erasures, name="erasures")
     return app
 
 

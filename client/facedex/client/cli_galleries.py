@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from facedex.client.cli_enrol import DuplicatesChoice, MislabelledChoice, SeveralFacesChoice
+from facedex.client.cli_erasures import ReceiptFile, keep_receipt
 from facedex.client.cli_output import (
     cell,
     counted,
@@ -153,17 +154,20 @@ def update(  # noqa: PLR0913 - one parameter for each option
 
 
 @galleries.command()
-def delete(context: typer.Context, gallery: GalleryName, *, yes: Yes = False, json: Json = False) -> None:
+def delete(
+    context: typer.Context, gallery: GalleryName, *, yes: Yes = False, receipt: ReceiptFile = None, json: Json = False
+) -> None:
     """Erase a gallery with everybody in it, for ever."""
     with connected(context) as client:
         count = client.get_gallery(gallery).identity_count
         if not yes:
             confirm_erasing(f"gallery {gallery} with {counted(count, 'person', 'people')}")
         erased = client.delete_gallery(gallery)
+    keep_receipt(erased.receipt, receipt)
     if json:
-        print_json({"gallery": gallery, "identity_count": erased})
+        print_json(erased, gallery=gallery)
     else:
-        print_line(f"erased gallery {gallery} with {counted(erased, 'person', 'people')}")
+        print_line(f"erased gallery {gallery} with {counted(erased.identity_count, 'person', 'people')}")
 
 
 def _decision_policy(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from facedex.client.cli_erasures import ReceiptFile, keep_receipt
 from facedex.client.cli_output import (
     cell,
     counted,
@@ -88,7 +89,13 @@ def update(  # noqa: PLR0913 - one parameter for each option
 
 @identities.command()
 def delete(
-    context: typer.Context, gallery: GalleryName, identity: IdentityId, *, yes: Yes = False, json: Json = False
+    context: typer.Context,
+    gallery: GalleryName,
+    identity: IdentityId,
+    *,
+    yes: Yes = False,
+    receipt: ReceiptFile = None,
+    json: Json = False,
 ) -> None:
     """Erase a person with all templates, for ever."""
     with connected(context) as client:
@@ -96,6 +103,7 @@ def delete(
         if not yes:
             confirm_erasing(f"{identity} with {counted(count, 'template', 'templates')}")
         erased = client.delete_identity(gallery, identity)
+    keep_receipt(erased.receipt, receipt)
     if json:
         print_json(erased, identity=identity)
     else:
@@ -109,15 +117,17 @@ def delete_template(
     template: Annotated[int, typer.Argument(help="Number of the template, as `show` tells it.")],
     *,
     yes: Yes = False,
+    receipt: ReceiptFile = None,
     json: Json = False,
 ) -> None:
     """Erase one template, for ever; the person stays."""
     if not yes:
         confirm_erasing(f"template {template}")
     with connected(context) as client:
-        revision = client.delete_template(gallery, template)
+        erased = client.delete_template(gallery, template)
+    keep_receipt(erased.receipt, receipt)
     if json:
-        print_json({"template": template, "revision": revision})
+        print_json(erased, template=template)
     else:
         print_line(f"erased template {template}")
 

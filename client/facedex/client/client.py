@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from facedex.client import calls
 from facedex.client.calls import Call, Page, Refusal, StreamCall
 from facedex.client.channel import Channel
+from facedex.client.erasures import ErasureRecord
 from facedex.client.errors import FacedexError
 from facedex.client.galleries import Gallery
 from facedex.client.identification import Identification, IdentifyRequest
@@ -108,6 +109,12 @@ class Client:
     resolve_threshold = _sending(calls.resolve_threshold)
     get_job = _sending(calls.get_job)
     cancel_job = _sending(calls.cancel_job)
+    get_erasure = _sending(calls.get_erasure)
+    check_erasure = _sending(calls.check_erasure)
+
+    def list_erasures(self, *, page_size: int = 100) -> Iterator[ErasureRecord]:
+        """All erasures, the newest first; fetched page by page while they are read."""
+        return self._items(lambda token: calls.list_erasures(page_size=page_size, page_token=token))
 
     def list_jobs(self, *, page_size: int = 100) -> Iterator[Job]:
         """All jobs, the newest first; fetched page by page while they are read."""

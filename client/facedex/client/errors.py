@@ -7,17 +7,21 @@ FacedexError
 │   │   ├── InvalidVectorError       a vector is not finite, not of unit length, or of the wrong length
 │   │   ├── WrongModelError          a vector was made by another model than the gallery's
 │   │   └── MessageTooLargeError     the request is over the limit of one message; it was not sent
+│   ├── ReceiptInvalidError      a receipt of an erasure is not genuine
+│   ├── UncheckableReceiptError  the package that checks signatures is not installed
 │   ├── InvalidTargetError       the address of the server is not written as HOST:PORT
 │   ├── NoFaceError              no face was found on a photograph that needs one
 │   ├── SeveralFacesError        several faces were found on a photograph that may show only one
 │   ├── NotFoundError            what was asked for is not there
 │   │   ├── GalleryNotFoundError
 │   │   ├── IdentityNotFoundError
-│   │   └── TemplateNotFoundError
+│   │   ├── TemplateNotFoundError
+│   │   └── ErasureNotFoundError
 │   ├── AlreadyExistsError       what was to be created is there already
 │   │   └── GalleryExistsError
 │   ├── ConflictError            the state of the gallery does not allow it now
 │   │   ├── NotCalibratedError       a target FPIR is asked, and there is no certificate that fits
+│   │   ├── OnHoldError              a legal hold forbids to erase
 │   │   └── PromiseRefusedError      the gallery's certificate does not carry the target
 │   └── AccessError              the server does not let this caller do it
 └── ServiceError                 the server or the network failed: the same request may work later
@@ -122,6 +126,18 @@ class MessageTooLargeError(InvalidRequestError):
         self.limit_bytes = limit_bytes
 
 
+class ReceiptInvalidError(RequestError):
+    """A receipt of an erasure is not genuine: it was changed, or somebody else signed it."""
+
+
+class UncheckableReceiptError(RequestError):
+    """The package that checks signatures is not installed here."""
+
+    def __init__(self) -> None:
+        message = "receipts are checked with the package cryptography: pip install 'facedex[receipts]'"
+        super().__init__(Failure(message, code="UNIMPLEMENTED", reason="PACKAGE_MISSING"))
+
+
 class InvalidTargetError(RequestError):
     """The address of the server is not written as HOST:PORT."""
 
@@ -155,6 +171,10 @@ class TemplateNotFoundError(NotFoundError):
     """The gallery has no template of that number."""
 
 
+class ErasureNotFoundError(NotFoundError):
+    """There was no erasure of that id."""
+
+
 class AlreadyExistsError(RequestError):
     """What was to be created is there already."""
 
@@ -165,6 +185,10 @@ class GalleryExistsError(AlreadyExistsError):
 
 class ConflictError(RequestError):
     """The state of the gallery does not allow it now."""
+
+
+class OnHoldError(ConflictError):
+    """A legal hold forbids to erase; the text says why there is one."""
 
 
 class NotCalibratedError(ConflictError):

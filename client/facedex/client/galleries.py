@@ -118,3 +118,14 @@ class GalleryUpdate:
     enrolment_policy: EnrolmentPolicy | Unchanged = UNCHANGED
     retention: timedelta | Unchanged | None = UNCHANGED
     keep_crops: bool | Unchanged = UNCHANGED
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryErasure:
+    """What was erased with a gallery.
+
+    `receipt` is a signed document, one line of JSON, that `verify_receipt` and `Client.check_erasure` take.
+    """
+
+    identity_count: int
+    receipt: str = ""

@@ -114,10 +114,14 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What was erased with an identity."""
+    """What was erased with an identity, or of it.
+
+    `receipt` is a signed document, one line of JSON, that `verify_receipt` and `Client.check_erasure` take.
+    """
 
     template_count: int
     revision: int
+    receipt: str = ""
 
 
 def _new_request_id() -> str:

@@ -8,6 +8,8 @@ import cv2
 
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.indexes import Indexes, SearchSettings
+from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.journal import Journal
 from facedex.indexer.vision.memory import keep_freed_memory
 from facedex.indexer.vision.models import ModelFolder
 from facedex.indexer.vision.pipelines import Pipelines
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
     from facedex.indexer.store.store import Store
     from facedex.indexer.vision.decode import ImageLimits
+
+
+def open_journal(data: Path) -> Journal:
+    """The erasure journal of a data folder, a file of its own beside the database."""
+    return Journal.open(sqlite_url(data / "erasures.db"))
 
 
 def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything)

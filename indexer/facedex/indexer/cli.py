@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from facedex.indexer import calibration_cli, doctor_cli, evaluation_cli, fsck_cli, models_cli
-from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.assembly import assemble_galleries, open_journal
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, IndexerError
 from facedex.indexer.failpoints import fail_point
@@ -137,7 +137,10 @@ def _opened(place: Place) -> Generator[Galleries]:
     """The galleries of a data folder; errors become one line and exit code 1."""
     try:
         place.data.mkdir(parents=True, exist_ok=True)
-        with closing(Store.open(place.database_url, reached=fail_point(os.environ))) as store:
+        with (
+            closing(open_journal(place.data)) as journal,
+            closing(Store.open(place.database_url, reached=fail_point(os.environ), journal=journal)) as store,
+        ):
             yield assemble_galleries(
                 store,
                 data=place.data,

@@ -78,26 +78,28 @@ class Enroller:
         _check(request)
         sources = [source_digest(item) for item in request.items]
         digest = request_digest(request, sources)
-        answer = self._first_answer(request.request_id, digest)
+        answer = self._first_answer(request, digest)
         if answer is not None:
             return answer
         prepared = self._prepare(request, sources, checkpoint=checkpoint)
         with self._committing:
             # Again, because the same request may have been sent twice at the same time.
-            answer = self._first_answer(request.request_id, digest)
+            answer = self._first_answer(request, digest)
             if answer is not None:
                 return answer
             checkpoint()
             return self._commit(request, self._guarded(request, prepared), digest=digest)
 
-    def _first_answer(self, request_id: str, digest: str) -> Enrolment | None:
+    def _first_answer(self, request: Enrol, digest: str) -> Enrolment | None:
+        request_id = request.request_id
         remembered = self._gallery.store.remembered(self._gallery.record, request_id) if request_id else None
         if remembered is None:
             return None
         if remembered.digest != digest:
             raise RequestIdReused
         self._gallery.catch_up()  # another process may have given that answer
-        return answer_from_json(remembered.answer)
+        # Where the person was erased since, the answer no longer says whose it is; the request does.
+        return replace(answer_from_json(remembered.answer), identity_id=request.details.external_id)
 
     # From photographs to vectors
 

@@ -8,11 +8,16 @@
     │   │   ├── GalleryNotFound
     │   │   ├── IdentityNotFound
     │   │   ├── TemplateNotFound
-    │   │   └── JobNotFound
+    │   │   ├── JobNotFound
+    │   │   └── ErasureNotFound
     │   ├── GalleryExists
     │   ├── WrongModel              a vector of another model than the gallery's
     │   ├── MalformedMessage        bytes that are no message of the kind that is expected
     │   ├── RequestIdReused         one request id for two different requests
+    │   ├── OnHold                  nobody may erase it
+    │   │   ├── IdentityOnHold
+    │   │   └── GalleryOnHold
+    │   ├── ReceiptInvalid          a receipt of an erasure is not genuine
     │   ├── NoFace                  the photograph shows nobody
     │   ├── SeveralFacesFound       the photograph shows several people and the caller did not choose
     │   └── DeadlinePassed          the caller no longer waits
@@ -115,6 +120,55 @@ class JobNotFound(NotFound):
     def __init__(self, job_id: int) -> None:
         super().__init__(f"there is no job {job_id}; list the jobs for the right number")
         self.job_id = job_id
+
+
+class ErasureNotFound(NotFound):
+    """There was no erasure of that id."""
+
+    reason = "ERASURE_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("there is no erasure of that id here; list the erasures, or ask the server that erased")
+
+
+class OnHold(CallerError):
+    """A legal hold forbids to erase."""
+
+    reason = "ON_HOLD"
+
+
+class IdentityOnHold(OnHold):
+    """Nobody may erase this identity."""
+
+    def __init__(self, gallery: str, hold_reason: str) -> None:
+        super().__init__(
+            f"the identity in gallery {gallery!r} is on legal hold ({hold_reason}); when the hold is over, clear its "
+            "hold_reason (facedex identities update --clear-hold), then erase it"
+        )
+        self.gallery = gallery
+        self.hold_reason = hold_reason
+
+
+class GalleryOnHold(OnHold):
+    """Somebody in the gallery may not be erased, so it cannot go as a whole."""
+
+    def __init__(self, gallery: str, count: int) -> None:
+        super().__init__(
+            f"{count} identities of gallery {gallery!r} are on legal hold; clear their hold_reason when the holds are "
+            "over, then delete the gallery"
+        )
+        self.gallery = gallery
+        self.count = count
+
+
+class ReceiptInvalid(CallerError):
+    """A receipt of an erasure is not genuine."""
+
+    reason = "RECEIPT_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the receipt cannot be relied on: {problem}")
+        self.problem = problem
 
 
 class GalleryExists(CallerError):

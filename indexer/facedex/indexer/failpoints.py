@@ -41,6 +41,12 @@ class Step(Enum):
     """All of it is on disk, and the old snapshot still has the name."""
     SNAPSHOT_RENAMED = "snapshot-renamed"
     """The new one has the name, and the folder may not be on disk."""
+    BEFORE_JOURNAL = "before-journal"
+    """The rows of somebody erased are gone, and only the database knows it."""
+    BEFORE_RECEIPT = "before-receipt"
+    """The erasure journal knows it too, and there is no receipt."""
+    AFTER_VACUUM = "after-vacuum"
+    """The database was written anew without copies of the erased, and its log still holds them."""
 
 
 Reached = Callable[[Step], None]

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.calibration.errors import NotCalibrated
 from facedex.indexer.enroller import Enroller
-from facedex.indexer.errors import GalleryNotFound, IdentityNotFound, InvalidArgument, ModelMissing
+from facedex.indexer.errors import GalleryNotFound, IdentityNotFound, IdentityOnHold, InvalidArgument, ModelMissing
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.policy import GalleryPolicy, policy_from_json, policy_to_json
 from facedex.indexer.store.records import ModelRecord
+from facedex.indexer.store.tombstones import ErasureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from facedex.indexer.indexes import Indexes
     from facedex.indexer.search.shadow import Shadow
     from facedex.indexer.store.records import GalleryRecord
-    from facedex.indexer.store.store import Store
+    from facedex.indexer.store.store import Erased, Store
     from facedex.indexer.vision.manifest import ModelManifest
     from facedex.indexer.vision.pipeline import FacePipeline
 
@@ -139,20 +141,42 @@ class Galleries:
         _check_name(name, "name")
         return self._store.gallery(name)
 
-    def delete(self, name: str) -> int:
-        """Erases a gallery with everybody in it and returns the number of identities."""
+    def delete(self, name: str) -> Erased:
+        """Erases a gallery with everybody in it."""
         _check_name(name, "name")
-        count = self._store.delete_gallery(name)
+        erased = self._store.delete_gallery(name)
         self._close(name)
-        return count
+        return erased
 
-    def erase_expired(self) -> int:
-        """Erases identities whose time is over, and returns how many; they are not returned since they expired."""
-        expired = self._store.expired_identities()
-        for name, external_id in expired:
-            with suppress(GalleryNotFound, IdentityNotFound):  # erased since
-                self.get(name).delete_identity(external_id)
-        return len(expired)
+    def erase_expired(self) -> list[Erased]:
+        """Erases identities whose time is over and whom nobody holds; they are not returned since they expired."""
+        erased: list[Erased] = []
+        for name, external_id in self._store.expired_identities():
+            with suppress(GalleryNotFound, IdentityNotFound, IdentityOnHold):  # erased or held since
+                erased.append(self.get(name).delete_identity(external_id, reason=ErasureReason.EXPIRED))
+        return erased
+
+    def forget_erased(self) -> None:
+        """Removes the last copies of the erased from snapshots, indexes and the database, those that are due together.
+
+        What is in the way, a reader or a full disk, only postpones it: whether it is done is noted with each erasure.
+        """
+        erasures = self._store.erasures
+        erasures.complete_all()
+        unpurged = erasures.unpurged()
+        is_due = erasures.is_due(unpurged)
+        for gallery in self.opened:
+            if gallery.copies_since is not None and (is_due or self._is_due(gallery.copies_since)):
+                gallery.catch_up()
+                gallery.forget_erased()
+        self._indexes.discard_leftovers()
+        if is_due:
+            erasures.purge(unpurged)
+        elif unpurged:
+            erasures.cut_log()
+
+    def _is_due(self, since: datetime) -> bool:
+        return self._store.now() >= since + self._store.erasures.horizon / 2
 
     def follow(self) -> None:
         """Brings every gallery to the state of the store, whoever changed it."""

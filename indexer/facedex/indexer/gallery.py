@@ -30,10 +30,12 @@ from facedex.indexer.indexes import OpenedIndex
 from facedex.indexer.policy import GalleryPolicy, policy_from_json
 from facedex.indexer.search.template_index import EVERYBODY, Scope
 from facedex.indexer.store.records import ChangeOp
+from facedex.indexer.store.tombstones import ErasureReason
 from facedex.indexer.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -107,6 +109,7 @@ class Gallery:
         self._index, self._revision = opened.index, opened.revision
         self._saved_revision = opened.revision
         self._erased_revision = 0
+        self._copies_since: datetime | None = None
         self._applying = threading.Lock()
 
     @property
@@ -157,6 +160,7 @@ class Gallery:
             ops = {each.op for each in batch}
             if ChangeOp.ERASE in ops:
                 self._erased_revision = self._revision
+                self._copies_since = self._copies_since or self._store.now()
             if ChangeOp.POLICY in ops:
                 self._reload_policy()
             if ChangeOp.REBUILD in ops and is_loaded:
@@ -183,6 +187,22 @@ class Gallery:
         """Whether the snapshot is much older than the index, or still holds somebody who is erased."""
         holds_erased = self._erased_revision > self._saved_revision
         return holds_erased or self._revision - self._saved_revision >= least_changes
+
+    @property
+    def copies_since(self) -> datetime | None:
+        """Since when the snapshot, or a code of the index, may still tell of somebody who is erased; None: nothing does."""
+        return self._copies_since
+
+    def holds(self, template_id: int) -> bool:
+        """Whether a search may return the template."""
+        return self._index.holds(template_id)
+
+    def forget_erased(self) -> None:
+        """Takes out of index and snapshot what is left of the erased."""
+        with self._applying:
+            self._copies_since = None
+        self._index.forget_erased()
+        self.save_snapshot()
 
     def save_snapshot(self) -> None:
         """Writes the index to a file, where it is large enough to be worth it. Searches go on, changes wait for a copy."""
@@ -255,8 +275,8 @@ class Gallery:
         self.catch_up()
         return record
 
-    def delete_identity(self, external_id: str) -> Erased:
-        erased = self._store.delete_identity(self._record, external_id)
+    def delete_identity(self, external_id: str, *, reason: ErasureReason = ErasureReason.REQUESTED) -> Erased:
+        erased = self._store.delete_identity(self._record, external_id, reason=reason)
         self.catch_up()
         return erased
 

@@ -152,12 +152,18 @@ class Identity(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TEMPLATES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    HOLD_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The caller's own id of the person, unique in the gallery: 1 to 255 characters, no control characters."""
     display_name: _builtins.str
     """Name shown to people, at most 255 characters; may be empty."""
     consent_reference: _builtins.str
     """Where the person's consent is recorded, at most 255 characters; may be empty."""
+    purpose: _builtins.str
+    """What the person was enrolled for, at most 255 characters; may be empty."""
+    hold_reason: _builtins.str
+    """Why nobody may erase the person, a legal hold, at most 255 characters; empty: not held. Only UpdateIdentity sets and clears it."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free attributes that searches filter by: at most 64, keys 1 to 63 characters, values at most 255."""
@@ -184,10 +190,12 @@ class Identity(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         templates: _abc.Iterable[Global___Template] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        purpose: _builtins.str = ...,
+        hold_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "consent_reference", b"consent_reference", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "consent_reference", b"consent_reference", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "hold_reason", b"hold_reason", "id", b"id", "purpose", b"purpose", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -670,7 +678,7 @@ class UpdateIdentityRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of display_name, attributes, consent_reference and expire_time to replace; empty is refused."""
+        """Which of display_name, attributes, consent_reference, purpose, hold_reason and expire_time to replace; empty is refused."""
 
     def __init__(
         self,
@@ -745,19 +753,23 @@ class DeleteIdentityResponse(_message.Message):
 
     DELETED_TEMPLATE_COUNT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     deleted_template_count: _builtins.int
     """How many templates were erased with it."""
     revision: _builtins.int
     """Number of the change that erased it."""
+    receipt: _builtins.str
+    """The signed receipt, one line of JSON; see ErasureService."""
     def __init__(
         self,
         *,
         deleted_template_count: _builtins.int = ...,
         revision: _builtins.int = ...,
+        receipt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_template_count", b"deleted_template_count", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_template_count", b"deleted_template_count", "receipt", b"receipt", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -796,16 +808,20 @@ class DeleteTemplateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Number of the change that erased it."""
+    receipt: _builtins.str
+    """The signed receipt, one line of JSON; see ErasureService."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        receipt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -112,14 +112,14 @@ class EnrolmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteIdentity(self, request, context):
-        """Erases an identity with all its templates. They are never returned again.
+        """Erases an identity with all its templates. They are never returned again. FAILED_PRECONDITION where it is on legal hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTemplate(self, request, context):
-        """Erases one template. The identity stays, even without templates.
+        """Erases one template. The identity stays, even without templates. FAILED_PRECONDITION where it is on legal hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

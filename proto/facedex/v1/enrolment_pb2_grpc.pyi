@@ -44,9 +44,9 @@ class EnrolmentServiceStub:
     UpdateIdentity: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.UpdateIdentityRequest, _enrolment_pb2.UpdateIdentityResponse]
     """Changes what is known of an identity; its templates stay as they are."""
     DeleteIdentity: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.DeleteIdentityRequest, _enrolment_pb2.DeleteIdentityResponse]
-    """Erases an identity with all its templates. They are never returned again."""
+    """Erases an identity with all its templates. They are never returned again. FAILED_PRECONDITION where it is on legal hold."""
     DeleteTemplate: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.DeleteTemplateRequest, _enrolment_pb2.DeleteTemplateResponse]
-    """Erases one template. The identity stays, even without templates."""
+    """Erases one template. The identity stays, even without templates. FAILED_PRECONDITION where it is on legal hold."""
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
@@ -64,9 +64,9 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     UpdateIdentity: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.UpdateIdentityRequest, _enrolment_pb2.UpdateIdentityResponse]  # type: ignore[assignment]
     """Changes what is known of an identity; its templates stay as they are."""
     DeleteIdentity: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.DeleteIdentityRequest, _enrolment_pb2.DeleteIdentityResponse]  # type: ignore[assignment]
-    """Erases an identity with all its templates. They are never returned again."""
+    """Erases an identity with all its templates. They are never returned again. FAILED_PRECONDITION where it is on legal hold."""
     DeleteTemplate: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.DeleteTemplateRequest, _enrolment_pb2.DeleteTemplateResponse]  # type: ignore[assignment]
-    """Erases one template. The identity stays, even without templates."""
+    """Erases one template. The identity stays, even without templates. FAILED_PRECONDITION where it is on legal hold."""
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Identities and their templates: enrolling, reading, changing, erasing."""
@@ -117,7 +117,7 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.DeleteIdentityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.DeleteIdentityResponse, _abc.Awaitable[_enrolment_pb2.DeleteIdentityResponse]]:
-        """Erases an identity with all its templates. They are never returned again."""
+        """Erases an identity with all its templates. They are never returned again. FAILED_PRECONDITION where it is on legal hold."""
 
     @_abc_1.abstractmethod
     def DeleteTemplate(
@@ -125,6 +125,6 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.DeleteTemplateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.DeleteTemplateResponse, _abc.Awaitable[_enrolment_pb2.DeleteTemplateResponse]]:
-        """Erases one template. The identity stays, even without templates."""
+        """Erases one template. The identity stays, even without templates. FAILED_PRECONDITION where it is on legal hold."""
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -535,16 +535,20 @@ class DeleteGalleryResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_IDENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     deleted_identity_count: _builtins.int
     """How many identities were erased with it."""
+    receipt: _builtins.str
+    """The signed receipt, one line of JSON; see ErasureService."""
     def __init__(
         self,
         *,
         deleted_identity_count: _builtins.int = ...,
+        receipt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_identity_count", b"deleted_identity_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_identity_count", b"deleted_identity_count", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -95,7 +95,7 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteGallery(self, request, context):
-        """Erases a gallery with everybody in it.
+        """Erases a gallery with everybody in it. FAILED_PRECONDITION where somebody in it is on legal hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

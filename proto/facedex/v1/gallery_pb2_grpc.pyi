@@ -42,7 +42,7 @@ class GalleryServiceStub:
     UpdateGallery: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.UpdateGalleryRequest, _gallery_pb2.UpdateGalleryResponse]
     """Changes the policies of a gallery. Name and model never change."""
     DeleteGallery: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.DeleteGalleryRequest, _gallery_pb2.DeleteGalleryResponse]
-    """Erases a gallery with everybody in it."""
+    """Erases a gallery with everybody in it. FAILED_PRECONDITION where somebody in it is on legal hold."""
 
 @_typing.type_check_only
 class GalleryServiceAsyncStub(GalleryServiceStub):
@@ -58,7 +58,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     UpdateGallery: _aio.UnaryUnaryMultiCallable[_gallery_pb2.UpdateGalleryRequest, _gallery_pb2.UpdateGalleryResponse]  # type: ignore[assignment]
     """Changes the policies of a gallery. Name and model never change."""
     DeleteGallery: _aio.UnaryUnaryMultiCallable[_gallery_pb2.DeleteGalleryRequest, _gallery_pb2.DeleteGalleryResponse]  # type: ignore[assignment]
-    """Erases a gallery with everybody in it."""
+    """Erases a gallery with everybody in it. FAILED_PRECONDITION where somebody in it is on legal hold."""
 
 class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Galleries: named sets of enrolled people that are searched together."""
@@ -101,6 +101,6 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.DeleteGalleryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.DeleteGalleryResponse, _abc.Awaitable[_gallery_pb2.DeleteGalleryResponse]]:
-        """Erases a gallery with everybody in it."""
+        """Erases a gallery with everybody in it. FAILED_PRECONDITION where somebody in it is on legal hold."""
 
 def add_GalleryServiceServicer_to_server(servicer: GalleryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

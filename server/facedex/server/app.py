@@ -11,7 +11,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.assembly import assemble_galleries, open_journal
 from facedex.indexer.failpoints import fail_point
 from facedex.indexer.indexes import SearchSettings
 from facedex.indexer.jobs.calibration import certificate_of_gallery
@@ -20,6 +20,7 @@ from facedex.indexer.store.store import Store
 from facedex.server.admission import Admission, Places
 from facedex.server.calibration_service import CALIBRATE, CalibrationService
 from facedex.server.enrolment_service import EnrolmentService
+from facedex.server.erasure_service import ErasureService
 from facedex.server.follower import Follower
 from facedex.server.gallery_service import GalleryService
 from facedex.server.identification_service import IdentificationService
@@ -33,6 +34,8 @@ from facedex.v1 import (
     calibration_pb2_grpc,
     enrolment_pb2,
     enrolment_pb2_grpc,
+    erasure_pb2,
+    erasure_pb2_grpc,
     gallery_pb2,
     gallery_pb2_grpc,
     identification_pb2,
@@ -58,6 +61,7 @@ SERVICES = tuple(
         (identification_pb2, "IdentificationService"),
         (calibration_pb2, "CalibrationService"),
         (operations_pb2, "OperationsService"),
+        (erasure_pb2, "ErasureService"),
     )
 )
 # Threads beyond the admitted calls, so that a call that is turned away never waits for one.
@@ -84,7 +88,13 @@ class App:
     def __init__(self, settings: Settings) -> None:
         settings.data.mkdir(parents=True, exist_ok=True)
         self._settings = settings
-        self._store = Store.open(settings.database_url, reached=fail_point(os.environ))
+        self._journal = open_journal(settings.data)
+        self._store = Store.open(
+            settings.database_url,
+            reached=fail_point(os.environ),
+            journal=self._journal,
+            horizon=settings.erasure_horizon,
+        )
         self._galleries = assemble_galleries(
             self._store,
             data=settings.data,
@@ -123,6 +133,7 @@ class App:
         self._follower.stop()
         self._jobs.stop()
         self._store.close()
+        self._journal.close()
 
     def _calibrate(self, job: JobRecord, report: Callable[[float], None]) -> dict[str, Any]:
         gallery = self._galleries.get(job.gallery)
@@ -167,6 +178,7 @@ def build_server(
     operations_pb2_grpc.add_OperationsServiceServicer_to_server(
         OperationsService(galleries, settings, readiness), server
     )
+    erasure_pb2_grpc.add_ErasureServiceServicer_to_server(ErasureService(galleries), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server

@@ -76,6 +76,12 @@ def serve_command(
     check_every: Annotated[
         int, typer.Option(envvar="FACEDEX_CHECK_EVERY", min=0, help="One search in so many is checked by an exact one.")
     ] = 1_000,
+    erasure_horizon_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="FACEDEX_ERASURE_HORIZON_SECONDS", min=1, help="When the last copies of the erased are gone."
+        ),
+    ] = 86_400.0,
     drain_seconds: Annotated[
         float, typer.Option(envvar="FACEDEX_DRAIN_SECONDS", min=0, help="Time for calls in flight after SIGTERM.")
     ] = 10.0,
@@ -96,6 +102,7 @@ def serve_command(
         workers=workers,
         follow_interval_seconds=follow_interval_seconds,
         check_every=check_every,
+        erasure_horizon_seconds=erasure_horizon_seconds,
         drain_seconds=drain_seconds,
     )
     try:

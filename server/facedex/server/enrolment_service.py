@@ -104,7 +104,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         erased = self._galleries.get(request.gallery).delete_identity(checked_identity_id(request.identity_id))
         self._galleries.store.reached(Step.BEFORE_REPLY)
         return enrolment_pb2.DeleteIdentityResponse(
-            deleted_template_count=erased.template_count, revision=erased.revision
+            deleted_template_count=erased.template_count, revision=erased.revision, receipt=erased.receipt
         )
 
     def DeleteTemplate(
@@ -112,7 +112,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     ) -> enrolment_pb2.DeleteTemplateResponse:
         erased = self._galleries.get(request.gallery).delete_template(request.template_id)
         self._galleries.store.reached(Step.BEFORE_REPLY)
-        return enrolment_pb2.DeleteTemplateResponse(revision=erased.revision)
+        return enrolment_pb2.DeleteTemplateResponse(revision=erased.revision, receipt=erased.receipt)
 
     def _enrol(
         self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]

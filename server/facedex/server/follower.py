@@ -30,6 +30,9 @@ class Follower:
 
     def __init__(self, galleries: Galleries, *, interval_seconds: float) -> None:
         self._galleries = galleries
+        # A quarter of the horizon: what is due at half of it is done in time.
+        horizon_seconds = galleries.store.erasures.horizon.total_seconds()
+        self._cleaning_interval_seconds = min(CLEANING_INTERVAL_SECONDS, horizon_seconds / 4)
         self._interval_seconds = interval_seconds
         self._trouble = ""
         self._stopping = threading.Event()
@@ -49,7 +52,7 @@ class Follower:
             self._attempt(self._galleries.follow)
             if until_cleaning <= 0:
                 self._attempt(self._clean)
-                until_cleaning = CLEANING_INTERVAL_SECONDS
+                until_cleaning = self._cleaning_interval_seconds
 
     def _attempt(self, work: Callable[[], object]) -> None:
         # Whatever goes wrong now, the log is followed again after the next interval.
@@ -74,5 +77,6 @@ class Follower:
         self._galleries.erase_expired()
         store = self._galleries.store
         store.forget_requests(before=store.now() - REQUEST_MEMORY)
-        # Last, because it alone needs room on the disk.
+        # Last, because these need room on the disk.
         self._galleries.save_snapshots(least_changes=CHANGES_PER_SNAPSHOT)
+        self._galleries.forget_erased()

@@ -89,7 +89,8 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     def DeleteGallery(
         self, request: gallery_pb2.DeleteGalleryRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.DeleteGalleryResponse:
-        return gallery_pb2.DeleteGalleryResponse(deleted_identity_count=self._galleries.delete(request.name))
+        erased = self._galleries.delete(request.name)
+        return gallery_pb2.DeleteGalleryResponse(deleted_identity_count=erased.identity_count, receipt=erased.receipt)
 
 
 def _replaced(old: GalleryPolicy, new: GalleryPolicy, paths: Sequence[str]) -> GalleryPolicy:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from facedex.indexer.store.engine import sqlite_url
@@ -40,9 +41,15 @@ class Settings:
     """How often the change log is read for changes of other processes."""
     check_every: int = 1_000
     """One search in so many is done again exactly, to count what the fast index missed; 0: none."""
+    erasure_horizon_seconds: float = 86_400.0
+    """By when after an erasure the last copies in the data folder are gone."""
     drain_seconds: float = 10.0
     """How long requests in flight may take after SIGTERM."""
 
     @property
     def database_url(self) -> str:
         return self.database or sqlite_url(self.data / "facedex.db")
+
+    @property
+    def erasure_horizon(self) -> timedelta:
+        return timedelta(seconds=self.erasure_horizon_seconds)

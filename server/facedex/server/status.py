@@ -26,6 +26,7 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (errors.NotFound, grpc.StatusCode.NOT_FOUND),
     (errors.GalleryExists, grpc.StatusCode.ALREADY_EXISTS),
     (errors.DeadlinePassed, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (errors.OnHold, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.NoFace, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.SeveralFacesFound, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WrongModel, grpc.StatusCode.FAILED_PRECONDITION),

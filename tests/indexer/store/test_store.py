@@ -182,7 +182,7 @@ def test_filters_hold_for_all_keys_and_any_value(store: Store, gallery: GalleryR
 
 def test_deleting_a_gallery_deletes_everybody_in_it(store: Store, gallery: GalleryRecord) -> None:
     enrol(store, gallery, "ada", 1)
-    assert store.delete_gallery("staff") == 1
+    assert store.delete_gallery("staff").identity_count == 1
     again = store.create_gallery("staff", model=MODEL, policy={})
     assert again.id != gallery.id
     assert (again.template_count, log(store, again)) == (0, [])

@@ -266,6 +266,16 @@ class FastIndex:
             while (pair := self._mergeable()) is not None:
                 self._replace(list(pair))
 
+    def holds(self, template_id: int) -> bool:
+        """Whether a search may return the template."""
+        return self._find(template_id) is not None
+
+    def forget_erased(self) -> None:
+        """Writes the segments anew in which erased rows still have their codes, while searches go on."""
+        with self._sealing:
+            for segment in [each for each in self._segments if _has_dead_codes(each)]:
+                self._replace([segment])
+
     def _mergeable(self) -> tuple[Segment, Segment] | None:
         # Sizes double from merge to merge, so a row is encoded a few times in its life.
         for first, second in zip(self._segments, self._segments[1:], strict=False):
@@ -335,6 +345,10 @@ class FastIndex:
                 exact = partial(view.exact, probe, limit=limit, min_score=min_score)
                 self._shadow.consider(hits, exact, limit=limit)
         return found
+
+
+def _has_dead_codes(segment: Segment) -> bool:
+    return segment.codes is not None and segment.live_count < len(segment)
 
 
 def _half(part: Block | Segment) -> Rows:

@@ -1,18 +1,38 @@
-"""The numbered change log (invariant 3) and remembered requests. Each function works inside the caller's transaction."""
+"""The numbered change log (invariant 3). Each function works inside the caller's transaction."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, and_, delete, insert, select
+from sqlalchemy import Connection, and_, insert, select
 
+from facedex.indexer.store.gallery_rows import set_standing
 from facedex.indexer.store.identity_rows import decode_vector
-from facedex.indexer.store.records import Change, ChangeOp, RememberedRequest, as_utc
-from facedex.indexer.store.schema import change, request, secret, template
+from facedex.indexer.store.records import Change, ChangeOp, Standing, as_utc
+from facedex.indexer.store.schema import change, secret, template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+
+def log_change(
+    connection: Connection,
+    op: ChangeOp,
+    template_ids: Sequence[int],
+    *,
+    gallery_id: int,
+    identity_id: int,
+    after: Standing,
+) -> Standing:
+    """Numbers changes after `after`, and leaves the gallery at the last number, with the digest that is handed in."""
+    revision = insert_changes(
+        connection, op, template_ids, gallery_id=gallery_id, identity_id=identity_id, after=after.revision
+    )
+    standing = Standing(revision, after.digest)
+    if revision != after.revision:
+        set_standing(connection, gallery_id, standing)
+    return standing
 
 
 def insert_changes(
@@ -69,25 +89,3 @@ def select_secret(connection: Connection, name: str) -> bytes | None:
 
 def insert_secret(connection: Connection, name: str, value: bytes) -> None:
     connection.execute(insert(secret).values(name=name, value=value))
-
-
-def select_request(connection: Connection, gallery_id: int, request_id: str) -> RememberedRequest | None:
-    where = (request.c.gallery_id == gallery_id) & (request.c.request_id == request_id)
-    row = connection.execute(select(request).where(where)).first()
-    return None if row is None else RememberedRequest(row.request_id, row.digest, row.answer)
-
-
-def insert_request(connection: Connection, gallery_id: int, remembered: RememberedRequest, *, now: datetime) -> None:
-    connection.execute(
-        insert(request).values(
-            gallery_id=gallery_id,
-            request_id=remembered.request_id,
-            digest=remembered.digest,
-            answer=remembered.answer,
-            created_at=now,
-        )
-    )
-
-
-def delete_requests(connection: Connection, *, before: datetime) -> int:
-    return connection.execute(delete(request).where(request.c.created_at < before)).rowcount

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from facedex.indexer.errors import DatabaseUnsupported
+from facedex.indexer.errors import DatabaseUnsupported, StoreUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 10
 WRITE_OPTION = "facedex_write"
+
+
+@contextmanager
+def named_errors() -> Generator[None]:
+    """The driver's errors as StoreUnavailable."""
+    try:
+        yield
+    except DBAPIError as error:
+        # Only the driver's own words: a statement's parameters never leave this place.
+        raise StoreUnavailable(str(error.orig).splitlines()[0] if error.orig else type(error).__name__) from None
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(type(error).__name__) from None
 
 
 def sqlite_url(path: Path) -> str:

@@ -83,6 +83,16 @@ def set_standing(connection: Connection, gallery_id: int, standing: Standing) ->
     connection.execute(update(gallery).where(gallery.c.id == gallery_id).values(values))
 
 
+def locked_gallery(connection: Connection, gallery_id: int) -> GalleryRecord | None:
+    """A gallery by its number, locked; None where there is none."""
+    row = connection.execute(_galleries().where(gallery.c.id == gallery_id)).first()
+    if row is None:
+        return None
+    name = _record(row).name
+    lock_gallery(connection, gallery_id, name=name)
+    return select_gallery(connection, name)
+
+
 def insert_certificate(
     connection: Connection, gallery_id: int, digest: str, document: dict[str, Any], *, now: datetime
 ) -> None:
@@ -108,13 +118,6 @@ def _is_certificate(gallery_id: int, digest: str) -> ColumnElement[bool]:
 def update_policy(connection: Connection, name: str, policy: dict[str, Any]) -> None:
     if connection.execute(update(gallery).where(gallery.c.name == name).values(policy=policy)).rowcount == 0:
         raise GalleryNotFound(name)
-
-
-def delete_gallery(connection: Connection, name: str) -> int:
-    """Deletes a gallery with everything in it and returns the number of identities."""
-    record = select_gallery(connection, name)
-    connection.execute(delete(gallery).where(gallery.c.id == record.id))
-    return record.identity_count
 
 
 def _galleries() -> Select[Any]:

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Row,
     Select,
     bindparam,
-    delete,
     func,
     insert,
     or_,
@@ -97,8 +96,9 @@ def _id_of(gallery_id: int, external_id: str) -> Select[Any]:
 
 
 def select_expired(connection: Connection, *, now: datetime, limit: int) -> list[tuple[str, str]]:
-    """Gallery's name and external id of identities that have expired, the longest ago first."""
+    """Gallery's name and external id of identities that have expired and are not held, the longest ago first."""
     statement = select(gallery.c.name, identity.c.external_id).join(gallery).where(identity.c.expires_at <= now)
+    statement = statement.where(identity.c.hold_reason == "")
     rows = connection.execute(statement.order_by(identity.c.expires_at, identity.c.id).limit(limit))
     return [(row.name, row.external_id) for row in rows]
 
@@ -144,6 +144,7 @@ def insert_identity(
         display_name=details.display_name or "",
         attributes=details.attributes or {},
         consent_reference=details.consent_reference or "",
+        purpose=details.purpose or "",
         expires_at=details.expires_at or expires_at,
         created_at=now,
     )
@@ -211,22 +212,6 @@ def _photograph(row: dict[str, Any]) -> tuple[str, str]:
     return row["model_digest"], row["source_digest"]
 
 
-def delete_identity(connection: Connection, identity_id: int) -> list[SealedTemplate]:
-    """Deletes an identity with its templates and returns their numbers and seals."""
-    statement = select(template.c.id, template.c.seal).where(template.c.identity_id == identity_id)
-    rows = connection.execute(statement.order_by(template.c.id)).all()
-    connection.execute(delete(identity).where(identity.c.id == identity_id))
-    return [SealedTemplate(row.id, row.seal) for row in rows]
-
-
-def delete_template(connection: Connection, gallery_id: int, template_id: int) -> tuple[int, SealedTemplate] | None:
-    """Deletes a template and returns its identity's number and its seal, or None where there is no such template."""
-    where = (template.c.gallery_id == gallery_id) & (template.c.id == template_id)
-    deleted = delete(template).where(where).returning(template.c.identity_id, template.c.seal)
-    row = connection.execute(deleted).first()
-    return None if row is None else (row.identity_id, SealedTemplate(template_id, row.seal))
-
-
 def encode_vector(vector: NDArray[np.float32]) -> bytes:
     """Half precision: it changes no result of a search (docs/decisions/0003)."""
     return vector.astype(VECTOR_DTYPE).tobytes()
@@ -268,5 +253,8 @@ def _identity(row: Row[Any], templates: tuple[TemplateRecord, ...] = ()) -> Iden
         consent_reference=row.consent_reference,
         expires_at=None if row.expires_at is None else as_utc(row.expires_at),
         created_at=as_utc(row.created_at),
+        purpose=row.purpose,
+        hold_reason=row.hold_reason,
+        key_id=row.key_id,
         templates=templates,
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
-    from facedex.indexer.set_digest import SetDigest
+    from facedex.indexer.set_digest import SetDigest, TemplateDigester
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,14 @@ class Standing:
 
     revision: int
     digest: SetDigest
+
+    def plus(self, templates: Iterable[SealedTemplate], digester: TemplateDigester) -> Standing:
+        """With these templates, before the log tells of them."""
+        return replace(self, digest=self.digest.plus(digester.member(each.id, each.seal) for each in templates))
+
+    def minus(self, templates: Iterable[SealedTemplate], digester: TemplateDigester) -> Standing:
+        """Without them, before the log tells of it."""
+        return replace(self, digest=self.digest.minus(digester.member(each.id, each.seal) for each in templates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ class SealedTemplate:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRecord:
-    """A person. `id` is the store's number, `external_id` the caller's."""
+    """A person. `id` is the store's number, `external_id` the caller's; nobody erases whoever has a `hold_reason`."""
 
     id: int
     external_id: str
@@ -116,6 +126,9 @@ class IdentityRecord:
     consent_reference: str
     expires_at: datetime | None
     created_at: datetime
+    purpose: str = ""
+    hold_reason: str = ""
+    key_id: str = ""
     templates: tuple[TemplateRecord, ...] = ()
 
     def is_expired(self, now: datetime) -> bool:
@@ -131,6 +144,7 @@ class IdentityDetails:
     attributes: dict[str, str] | None = None
     consent_reference: str | None = None
     expires_at: datetime | None = None
+    purpose: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

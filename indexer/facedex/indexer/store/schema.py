@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -77,7 +78,13 @@ identity = Table(
     Column("consent_reference", String(255), nullable=False),
     Column("expires_at", Moment),
     Column("created_at", Moment, nullable=False),
+    Column("purpose", String(255), nullable=False, server_default=""),
+    # Why nobody may erase it; empty: it is not held.
+    Column("hold_reason", String(255), nullable=False, server_default=""),
+    # Names the data key of its vectors and crops; empty: they are not encrypted.
+    Column("key_id", String(32), nullable=False, server_default=""),
     UniqueConstraint("gallery_id", "external_id"),
+    Index(None, "expires_at"),
     sqlite_autoincrement=True,
 )
 
@@ -165,6 +172,23 @@ job = Table(
     Column("created_at", Moment, nullable=False),
     Index(None, "state"),
     sqlite_autoincrement=True,
+)
+
+# Tombstones; see `tombstones.Tombstone`. No foreign keys on purpose: they outlive what they tell of.
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("erasure_id", String(32), primary_key=True),
+    Column("gallery_id", RowNumber, nullable=False),
+    Column("identity_hash", String(64), nullable=False),
+    Column("document", JSON, nullable=False),
+    # The signed receipt; empty until the erasure is complete.
+    Column("receipt", Text, nullable=False),
+    Column("erased_at", Moment, nullable=False),
+    # When the last copies were gone.
+    Column("purged_at", Moment),
+    Index(None, "erased_at"),
+    Index(None, "gallery_id", "identity_hash"),
 )
 
 # Tables whose rows belong to a gallery; what others refer to comes last.

@@ -1,19 +1,17 @@
 from __future__ import annotations
 
-import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
-from facedex.indexer.errors import IdentityNotFound, InvalidArgument, StoreUnavailable, TemplateNotFound
+from facedex.indexer.errors import IdentityNotFound, InvalidArgument
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.set_digest import TemplateDigester
-from facedex.indexer.store import change_rows, gallery_rows, identity_rows, job_rows
+from facedex.indexer.store import change_rows, erasing, gallery_rows, identity_rows, job_rows, remembered
 from facedex.indexer.store.amendment import StoreAmendment, delete_strays
-from facedex.indexer.store.engine import WRITE_OPTION, open_engine
+from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
+from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
 from facedex.indexer.store.migrate import upgrade
 from facedex.indexer.store.moment import StoreMoment
 from facedex.indexer.store.records import (
@@ -33,6 +31,7 @@ from facedex.indexer.store.records import (
     SealedTemplate,
     Standing,
 )
+from facedex.indexer.store.tombstones import ErasureReason, Tombstone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
+
+    from facedex.indexer.store.erasing import ErasureTerms
+    from facedex.indexer.store.journal import Journal
 
 CHANGES_PER_READ = 10_000
 CONSISTENCY_KEY = "consistency"
@@ -55,10 +57,12 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What a transaction of erasure did."""
+    """What an erasure did, and its signed receipt."""
 
+    identity_count: int
     template_count: int
     revision: int
+    receipt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,23 @@ class Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = nothing_fails,
+        journal: Journal | None = None,
+        horizon: timedelta = DEFAULT_HORIZON,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._key = b""
         self.reached = reached
+        self.erasures = Erasures(
+            engine,
+            digester=self.digester,
+            reading=self._reading,
+            writing=self._writing,
+            clock=clock,
+            journal=journal,
+            horizon=horizon,
+            reached=reached,
+        )
 
     @classmethod
     def open(
@@ -95,14 +111,21 @@ class Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = nothing_fails,
+        journal: Journal | None = None,
+        horizon: timedelta = DEFAULT_HORIZON,
     ) -> Store:
-        """Connects, and brings the tables to this version's schema."""
-        with _named_errors():
-            store = cls(open_engine(url), clock=clock, reached=reached)
+        """Connects, brings the tables to this version's schema, and does again what a restored backup undid.
+
+        `horizon` is how long after an erasure copies may be left. Without a `journal`, erasures are known to the
+        database alone.
+        """
+        with named_errors():
+            store = cls(open_engine(url), clock=clock, reached=reached, journal=journal, horizon=horizon)
         with store._writing() as connection:
             upgrade(connection)
             # Read once and here: whoever enrols is inside a transaction, where no second one can make it.
             store._key = change_rows.select_secret(connection, CONSISTENCY_KEY) or b""
+        store.erasures.recover()
         return store
 
     def close(self) -> None:
@@ -145,7 +168,9 @@ class Store:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=name)
             policy = gallery_rows.select_gallery(connection, name).policy
             gallery_rows.update_policy(connection, name, change(policy))
-            _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=standing)
+            change_rows.log_change(
+                connection, ChangeOp.POLICY, [0], gallery_id=gallery.id, identity_id=0, after=standing
+            )
             return gallery_rows.select_gallery(connection, name)
 
     def add_certificate(self, gallery: GalleryRecord, digest: str, document: dict[str, Any]) -> int:
@@ -153,7 +178,9 @@ class Store:
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             gallery_rows.insert_certificate(connection, gallery.id, digest, document, now=self.now())
-            return _log(connection, ChangeOp.POLICY, [0], gallery=gallery, identity_id=0, after=standing).revision
+            return change_rows.log_change(
+                connection, ChangeOp.POLICY, [0], gallery_id=gallery.id, identity_id=0, after=standing
+            ).revision
 
     def certificate(self, gallery: GalleryRecord, digest: str = "") -> CertificateRecord | None:
         """The certificate in force, or one by its digest."""
@@ -164,11 +191,18 @@ class Store:
         """Tells everybody who follows the log to build the index anew."""
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            return _log(connection, ChangeOp.REBUILD, [0], gallery=gallery, identity_id=0, after=standing).revision
+            return change_rows.log_change(
+                connection, ChangeOp.REBUILD, [0], gallery_id=gallery.id, identity_id=0, after=standing
+            ).revision
 
-    def delete_gallery(self, name: str) -> int:
+    def delete_gallery(self, name: str) -> Erased:
+        """Erases a gallery with everybody in it. Raises GalleryOnHold."""
         with self._writing() as connection:
-            return gallery_rows.delete_gallery(connection, name)
+            gallery = gallery_rows.select_gallery(connection, name)
+            gallery_rows.lock_gallery(connection, gallery.id, name=name)
+            gallery = gallery_rows.select_gallery(connection, name)
+            tombstone = erasing.erase_gallery(connection, self.erasures.terms(), gallery)
+        return self._completed(tombstone)
 
     # Jobs
 
@@ -269,7 +303,9 @@ class Store:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             record = self._alive_identity(connection, gallery, external_id)
             identity_rows.update_identity(connection, record.id, values)
-            _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=record.id, after=standing)
+            change_rows.log_change(
+                connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=record.id, after=standing
+            )
             return _known_identity(connection, gallery, external_id)
 
     # Enrolment and erasure
@@ -277,11 +313,11 @@ class Store:
     def remembered(self, gallery: GalleryRecord, request_id: str) -> RememberedRequest | None:
         """The first answer to a request id."""
         with self._reading() as connection:
-            return change_rows.select_request(connection, gallery.id, request_id)
+            return remembered.select_request(connection, gallery.id, request_id, self.erasures.keyed_hash)
 
     def forget_requests(self, *, before: datetime) -> int:
         with self._writing() as connection:
-            return change_rows.delete_requests(connection, before=before)
+            return remembered.delete_requests(connection, before=before)
 
     def enrol(
         self,
@@ -294,20 +330,23 @@ class Store:
 
         A photograph that the identity has already is not added again.
         """
+        terms = self.erasures.terms(ErasureReason.EXPIRED)
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            erased, standing = self._erase_expired(connection, terms, gallery, enrolment, standing=standing)
             identity_id, standing = self._put_identity(connection, gallery, enrolment, standing=standing)
             enrolled = self._add_templates(connection, gallery, enrolment, identity_id=identity_id, standing=standing)
-            remembered = answer_for(enrolled)
-            if remembered is not None:
-                change_rows.insert_request(connection, gallery.id, remembered, now=self.now())
-            return enrolled
+            answer = answer_for(enrolled)
+            if answer is not None:
+                remembered.insert_request(connection, gallery.id, answer, now=self.now())
+        if erased is not None:
+            self.erasures.complete(erased)
+        return enrolled
 
     def _put_identity(
         self, connection: Connection, gallery: GalleryRecord, enrolment: NewEnrolment, *, standing: Standing
     ) -> tuple[int, Standing]:
         details = enrolment.details
-        standing = self._erase_expired(connection, gallery, details.external_id, standing=standing)
         known = identity_rows.select_ids_of(connection, gallery.id, [details.external_id])
         if not known:
             identity_id = identity_rows.insert_identity(
@@ -317,17 +356,26 @@ class Store:
         values = _changed_values(details)
         if values:
             identity_rows.update_identity(connection, known[0], values)
-            standing = _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=known[0], after=standing)
+            standing = change_rows.log_change(
+                connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=known[0], after=standing
+            )
         return known[0], standing
 
     def _erase_expired(
-        self, connection: Connection, gallery: GalleryRecord, external_id: str, *, standing: Standing
-    ) -> Standing:
+        self,
+        connection: Connection,
+        terms: ErasureTerms,
+        gallery: GalleryRecord,
+        enrolment: NewEnrolment,
+        *,
+        standing: Standing,
+    ) -> tuple[Tombstone | None, Standing]:
         # Whoever is enrolled under the id of somebody whose time is over begins anew.
-        identity_id = identity_rows.select_expired_id(connection, gallery.id, external_id, now=self.now())
+        external_id = enrolment.details.external_id
+        identity_id = identity_rows.select_expired_id(connection, gallery.id, external_id, now=terms.now)
         if identity_id is None:
-            return standing
-        return self._erase_identity(connection, gallery, identity_id, standing=standing)[1]
+            return None, standing
+        return erasing.erase_identity(connection, terms, gallery, identity_id, standing=standing)
 
     def _add_templates(
         self,
@@ -343,9 +391,13 @@ class Store:
         sealed = self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id)
         added = {source: each.id for source, each in zip(fresh, sealed, strict=True)}
         digester = self.digester(enrolment.model_digest)
-        standing = Standing(standing.revision, standing.digest.plus(_members(digester, sealed)))
-        standing = _log(
-            connection, ChangeOp.ADD, list(added.values()), gallery=gallery, identity_id=identity_id, after=standing
+        standing = change_rows.log_change(
+            connection,
+            ChangeOp.ADD,
+            list(added.values()),
+            gallery_id=gallery.id,
+            identity_id=identity_id,
+            after=standing.plus(sealed, digester),
         )
         templates = tuple(_added(new.source_digest, known, added) for new in enrolment.templates)
         return Enrolled(templates, standing.revision)
@@ -370,48 +422,31 @@ class Store:
             now=self.now(),
         )
 
-    def delete_identity(self, gallery: GalleryRecord, external_id: str) -> Erased:
-        """Deletes an identity with its templates."""
+    def delete_identity(
+        self, gallery: GalleryRecord, external_id: str, *, reason: ErasureReason = ErasureReason.REQUESTED
+    ) -> Erased:
+        """Erases an identity with its templates. Raises IdentityNotFound, IdentityOnHold."""
+        terms = self.erasures.terms(reason)
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             record = _known_identity(connection, gallery, external_id)
-            count, standing = self._erase_identity(connection, gallery, record.id, standing=standing)
-            return Erased(count, standing.revision)
+            tombstone, _ = erasing.erase_identity(connection, terms, gallery, record.id, standing=standing)
+        return self._completed(tombstone)
 
     def delete_template(self, gallery: GalleryRecord, template_id: int) -> Erased:
+        """Erases one template. Raises TemplateNotFound, IdentityOnHold."""
+        terms = self.erasures.terms()
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            deleted = identity_rows.delete_template(connection, gallery.id, template_id)
-            if deleted is None:
-                raise TemplateNotFound(gallery.name, template_id)
-            identity_id, sealed = deleted
-            standing = self._without(gallery, [sealed], standing=standing)
-            standing = _log(
-                connection, ChangeOp.ERASE, [template_id], gallery=gallery, identity_id=identity_id, after=standing
-            )
-            return Erased(1, standing.revision)
-
-    def _erase_identity(
-        self, connection: Connection, gallery: GalleryRecord, identity_id: int, *, standing: Standing
-    ) -> tuple[int, Standing]:
-        """Returns how many templates are gone, and how the gallery stands afterwards."""
-        sealed = identity_rows.delete_identity(connection, identity_id)
-        standing = self._without(gallery, sealed, standing=standing)
-        # An identity without templates leaves a trace too, so that the revision says that something changed.
-        logged = [each.id for each in sealed] or [0]
-        standing = _log(connection, ChangeOp.ERASE, logged, gallery=gallery, identity_id=identity_id, after=standing)
-        return len(sealed), standing
-
-    def _without(self, gallery: GalleryRecord, sealed: Sequence[SealedTemplate], *, standing: Standing) -> Standing:
-        digester = self.digester(gallery.model.digest)
-        return Standing(standing.revision, standing.digest.minus(_members(digester, sealed)))
+            tombstone = erasing.erase_template(connection, terms, gallery, template_id, standing=standing)
+        return self._completed(tombstone)
 
     def merge_identities(self, gallery: GalleryRecord, external_id: str, *, into: str) -> Merged:
         """Moves the templates of an identity to another one, and deletes it.
 
         They get new numbers, since a number in the log or in a snapshot means one face of one identity for ever. What is
         known of the person is what the other identity has, except that the earlier of both expiries counts: no template
-        is kept for longer than was said.
+        is kept for longer than was said. Nobody is erased, so there is no tombstone: an older backup may bring back both.
         """
         if external_id == into:
             raise InvalidArgument("into", "is the same identity; name another one")
@@ -420,7 +455,8 @@ class Store:
             kept, merged = (self._alive_identity(connection, gallery, each) for each in (into, external_id))
             standing, count = self._move_templates(connection, gallery, merged.id, kept.id, standing=standing)
             standing = _expire_no_later(connection, gallery, kept, merged, standing=standing)
-            _, standing = self._erase_identity(connection, gallery, merged.id, standing=standing)
+            digester = self.digester(gallery.model.digest)
+            standing = erasing.remove_identity(connection, gallery, merged.id, digester=digester, standing=standing)
             return Merged(count, standing.revision)
 
     def _move_templates(
@@ -428,10 +464,20 @@ class Store:
     ) -> tuple[Standing, int]:
         digester = self.digester(gallery.model.digest)
         copies = identity_rows.copy_templates(connection, identity_id, into, digester=digester)
-        standing = Standing(standing.revision, standing.digest.plus(_members(digester, copies)))
         numbers = [each.id for each in copies]
-        standing = _log(connection, ChangeOp.ADD, numbers, gallery=gallery, identity_id=into, after=standing)
+        standing = change_rows.log_change(
+            connection,
+            ChangeOp.ADD,
+            numbers,
+            gallery_id=gallery.id,
+            identity_id=into,
+            after=standing.plus(copies, digester),
+        )
         return standing, len(copies)
+
+    def _completed(self, tombstone: Tombstone) -> Erased:
+        receipt = self.erasures.complete(tombstone)
+        return Erased(tombstone.identity_count, tombstone.template_count, tombstone.revision, receipt)
 
     # The change log
 
@@ -462,19 +508,14 @@ class Store:
 
     def secret(self, name: str) -> bytes:
         """A random key of this installation, made on first use."""
-        with self._writing() as connection:
-            value = change_rows.select_secret(connection, name)
-            if value is None:
-                value = secrets.token_bytes(32)
-                change_rows.insert_secret(connection, name, value)
-            return value
+        return self.erasures.secret(name)
 
     # Examination
 
     @contextmanager
     def moment(self) -> Generator[StoreMoment]:
         """The store as it is now, for as long as it is looked at; others go on changing it."""
-        with _named_errors(), self._engine.connect() as connection:
+        with named_errors(), self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901
             yield StoreMoment(connection)
@@ -483,7 +524,7 @@ class Store:
     def held(self, gallery: GalleryRecord) -> Generator[StoreMoment]:
         """The store while nobody can change this gallery: writers wait, so be quick."""
         writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
-        with _named_errors(), writing as connection, connection.begin() as transaction:
+        with named_errors(), writing as connection, connection.begin() as transaction:
             gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             yield StoreMoment(connection)
             transaction.rollback()
@@ -504,30 +545,19 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Generator[Connection]:
-        with _named_errors(), self._engine.connect() as connection:
+        with named_errors(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Generator[Connection]:
         with (
-            _named_errors(),
+            named_errors(),
             self._engine.connect().execution_options(**{WRITE_OPTION: True}) as connection,
             connection.begin(),
         ):
             yield connection
             self.reached(Step.BEFORE_COMMIT)
         self.reached(Step.AFTER_COMMIT)
-
-
-@contextmanager
-def _named_errors() -> Generator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        # Only the driver's own words: a statement's parameters never leave this place.
-        raise StoreUnavailable(str(error.orig).splitlines()[0] if error.orig else type(error).__name__) from None
-    except SQLAlchemyError as error:
-        raise StoreUnavailable(type(error).__name__) from None
 
 
 def _known_identity(connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
@@ -537,17 +567,15 @@ def _known_identity(connection: Connection, gallery: GalleryRecord, external_id:
     return record
 
 
-def _members(digester: TemplateDigester, sealed: Sequence[SealedTemplate]) -> Iterator[bytes]:
-    return (digester.member(each.id, each.seal) for each in sealed)
-
-
 def _expire_no_later(
     connection: Connection, gallery: GalleryRecord, kept: IdentityRecord, merged: IdentityRecord, *, standing: Standing
 ) -> Standing:
     if merged.expires_at is None or (kept.expires_at is not None and kept.expires_at <= merged.expires_at):
         return standing
     identity_rows.update_identity(connection, kept.id, {"expires_at": merged.expires_at})
-    return _log(connection, ChangeOp.UPDATE, [0], gallery=gallery, identity_id=kept.id, after=standing)
+    return change_rows.log_change(
+        connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=kept.id, after=standing
+    )
 
 
 def _added(source_digest: str, known: dict[str, int], added: dict[str, int]) -> AddedTemplate:
@@ -563,24 +591,6 @@ def _changed_values(details: IdentityDetails) -> dict[str, Any]:
         "attributes": details.attributes,
         "consent_reference": details.consent_reference,
         "expires_at": details.expires_at,
+        "purpose": details.purpose,
     }
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _log(
-    connection: Connection,
-    op: ChangeOp,
-    template_ids: Sequence[int],
-    *,
-    gallery: GalleryRecord,
-    identity_id: int,
-    after: Standing,
-) -> Standing:
-    """Numbers what was changed, and leaves the gallery at the last number, with the digest that is handed in."""
-    revision = change_rows.insert_changes(
-        connection, op, template_ids, gallery_id=gallery.id, identity_id=identity_id, after=after.revision
-    )
-    standing = Standing(revision, after.digest)
-    if standing.revision != after.revision:
-        gallery_rows.set_standing(connection, gallery.id, standing)
-    return standing
