@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from facedex.indexer.calibration.certificate import Subject
 from facedex.indexer.calibration.errors import PromiseRefused
-from facedex.indexer.cli_session import HasGalleries, good_order, opened, progress_of, say
+from facedex.indexer.cli_session import HasGalleries, check_output, good_order, opened, progress_of, say
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired, acquire
 from facedex.indexer.evaluation.labelled import Split
@@ -100,6 +100,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if not 0 < self.target_fpir < 1:
             raise InvalidArgument("--target-fpir", "is a share between 0 and 1, such as 0.01")
+        for option, file in (("--report", self.page), ("--json", self.json), ("--csv", self.csv)):
+            check_output(option, file)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -173,6 +175,10 @@ def _reported_gallery(galleries: Galleries, gallery: Gallery, sources: Sources, 
     found = _of_gallery(gallery, pipeline, sources)
     wanted = replace(wanted, templates=wanted.templates or gallery.template_count or None)
     report = _told(found, wanted, pipeline=pipeline)
+    if report.table.evidence.doubtful_searches:
+        say(
+            f"people seem to be enrolled twice, which raises thresholds: facedex-index … doctor --gallery {sources.gallery}"
+        )
     if isinstance(report.answer, PromiseRefused):
         say(f"gallery {sources.gallery} keeps the certificate that it has, if any")
         return report

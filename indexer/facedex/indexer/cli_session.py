@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from facedex.indexer.assembly import assemble_galleries
-from facedex.indexer.errors import IndexerError
+from facedex.indexer.errors import IndexerError, InvalidArgument
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.store.store import Store
 from facedex.indexer.vision.decode import ImageLimits
@@ -43,6 +43,21 @@ class ReportsShare(Protocol):
 def say(line: str) -> None:
     """One line for people, out of the way of what programs read."""
     Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def check_output(option: str, file: Path | None, *, kinds: tuple[str, ...] = ()) -> None:
+    """Before the work, so that it is not done for nothing.
+
+    Raises:
+        InvalidArgument: the file has no folder to be in, or is of none of these kinds (`.png`).
+
+    """
+    if file is None:
+        return
+    if kinds and file.suffix.lower() not in kinds:
+        raise InvalidArgument(option, f"{file} has to end with {' or '.join(kinds)}")
+    if not file.parent.is_dir():
+        raise InvalidArgument(option, f"there is no folder {file.parent} to write {file.name} into")
 
 
 @contextmanager

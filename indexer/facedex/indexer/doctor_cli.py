@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.prompt import Confirm
 from rich.table import Column, Table
 
-from facedex.indexer.cli_session import good_order, opened, progress_of, say
+from facedex.indexer.cli_session import check_output, good_order, opened, progress_of, say
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.evaluation.checkup import Checkup, Outcome, Proposal, carry_out
 from facedex.indexer.evaluation.doctor import Ailment, Remedy
@@ -48,6 +48,7 @@ def doctor(
 ) -> None:
     """Finds people enrolled twice, wrong labels and poor templates; says what mending does to FPIR and FNIR; mends."""
     with good_order(interrupted="stopped; what was mended before stays mended"), opened(context.obj) as galleries:
+        check_output("--json", json_file)
         patient = galleries.get(gallery)
         checkup = _examined(patient, patient.operating_point(requested=threshold).threshold)
         chosen = chosen_of(checkup, apply or [])

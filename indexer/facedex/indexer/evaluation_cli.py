@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from facedex.indexer.calibration.uncertainty import RateInterval
-from facedex.indexer.cli_session import good_order, say
+from facedex.indexer.cli_session import check_output, good_order, say
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired, acquire, photographs_among
 from facedex.indexer.evaluation.evaluation import Evaluation, Faces, OpenSet, evaluate
@@ -31,6 +31,7 @@ from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.workbench import available_cores
 
 WIDEST_TABLE = 12  # columns of cosines; more of them do not fit a terminal
+PICTURES = (".png", ".svg", ".pdf")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -65,6 +66,7 @@ def grid(
 ) -> None:
     """Compares photographs with each other: cosines in a grid."""
     with good_order():
+        check_output("--output", output, kinds=PICTURES)
         edges = _edges(photographs, rows=rows, columns=columns)
         pipeline = _pipeline(context.obj)
         faces = _acquired(pipeline, (*edges.rows, *edges.columns))
@@ -84,6 +86,7 @@ def draw_map_of_people(
 ) -> None:
     """Draws who resembles whom: t-SNE of the vectors, each point as its face."""
     with good_order():
+        check_output("--output", output, kinds=PICTURES)
         faces = _acquired(_pipeline(context.obj), photographs_among([people])[people])
         vectors = np.stack([face.vector for face in faces]) if faces else np.empty((0, 1), np.float32)
         draw_map(faces, map_of_faces(vectors, seed=seed), output)
@@ -102,6 +105,7 @@ def evaluate_models(
 ) -> None:
     """Measures models: the first photograph of each person is enrolled, those with one only are strangers."""
     with good_order():
+        check_output("--json", json_file)
         pipeline = _pipeline(context.obj, detector=detector, embedder=embedder)
         run = _evaluated_people(pipeline, people) if pairs is None else _evaluated_pairs(pipeline, people, pairs)
         if json_file is not None:

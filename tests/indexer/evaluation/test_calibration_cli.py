@@ -179,6 +179,7 @@ def test_cohorts_have_their_own_rates(embeddings: Path, tmp_path: Path) -> None:
         (("--from-gallery", "--gallery", "staff", "--split", "a.csv"), "the gallery says it"),
         (("people", "--target-fpir", "0"), "is a share between 0 and 1"),
         (("people", "--target-fpir", "1"), "is a share between 0 and 1"),
+        (("people", "--report", "nowhere/report.html"), "there is no folder nowhere to write report.html into"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_and_exit_code_1(

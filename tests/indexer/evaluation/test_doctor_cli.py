@@ -171,6 +171,7 @@ def test_people_who_have_expired_are_not_examined(staff: Path) -> None:
     ("words", "problem"),
     [
         (("--gallery", "nobody"), "there is no gallery 'nobody'"),
+        (("--json", "nowhere/findings.json"), "there is no folder nowhere to write findings.json into"),
         (("--apply", "d1+2"), "'d1+2' is no finding of this gallery, nor a kind of them"),
     ],
 )

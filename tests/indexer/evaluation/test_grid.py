@@ -134,6 +134,21 @@ def test_a_grid_for_people_is_a_table(people: Path, tmp_path: Path) -> None:
     assert "a match from" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [("grid.xyz", "has to end with .png or .svg or .pdf"), ("no/grid.png", "there is no folder no")],
+)
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
+    output: str, problem: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a grid or a map that comes to nothing."""
+    monkeypatch.chdir(tmp_path)
+    for command in ("grid", "map"):
+        result = Terminal(tmp_path).types(command, people / "person_001", "--output", output)
+        assert result.exit_code == 1
+        assert problem in result.stderr
+
+
 @pytest.mark.parametrize("words", [["grid"], ["grid", "nowhere.jpg"], ["grid", "--rows", "nowhere.jpg"]])
 def test_a_grid_of_nothing_is_one_line_and_exit_code_1(words: list[str], tmp_path: Path) -> None:
     result = Terminal(tmp_path).types(*words)
