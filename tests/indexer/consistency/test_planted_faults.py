@@ -472,7 +472,11 @@ def test_rows_of_a_gallery_that_is_no_more_are_found_and_deleted_when_that_is_ac
     ward.sql("DELETE FROM gallery")
     report = ward.everywhere()
     strays = [each.detail for each in report.findings if each.fault is Fault.STRAY_ROWS]
-    assert sorted(each.split(" of the table ")[1].split(",")[0] for each in strays) == ["change", "identity", "template"]
+    assert sorted(each.split(" of the table ")[1].split(",")[0] for each in strays) == [
+        "change",
+        "identity",
+        "template",
+    ]
     ward.store.delete_strays()
     assert Fault.STRAY_ROWS not in ward.everywhere().counts
 
