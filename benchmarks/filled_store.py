@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, insert, update
+from sqlalchemy import Engine, insert
 
 from facedex.indexer.policy import GalleryPolicy, policy_to_json
+from facedex.indexer.set_digest import EMPTY, TemplateDigester
 from facedex.indexer.store import schema
 from facedex.indexer.store.engine import WRITE_OPTION, open_engine, sqlite_url
-from facedex.indexer.store.records import ChangeOp, GalleryRecord, ModelRecord
+from facedex.indexer.store.gallery_rows import set_standing
+from facedex.indexer.store.records import ChangeOp, GalleryRecord, ModelRecord, Standing
 from facedex.indexer.store.store import Store
 
 GALLERY = "people"
@@ -38,27 +40,38 @@ def fill_store(data: Path, templates: NDArray[np.float16], model: ModelRecord) -
     url = sqlite_url(data / "facedex.db")
     store = Store.open(url)
     gallery = store.create_gallery(GALLERY, model=model, policy=policy_to_json(GalleryPolicy()))
+    digester = store.digester(model.digest)
     store.close()
     engine = open_engine(url)
+    standing = Standing(0, EMPTY)
     for start in range(0, len(templates), ROWS_PER_TRANSACTION):
-        _insert(engine, gallery, templates[start : start + ROWS_PER_TRANSACTION], first=start + 1)
+        vectors = templates[start : start + ROWS_PER_TRANSACTION]
+        standing = _insert(engine, gallery, vectors, digester=digester, after=standing)
     engine.dispose()
     return gallery
 
 
-def _insert(engine: Engine, gallery: GalleryRecord, vectors: NDArray[np.float16], *, first: int) -> None:
-    numbers = range(first, first + len(vectors))
+def _insert(
+    engine: Engine,
+    gallery: GalleryRecord,
+    vectors: NDArray[np.float16],
+    *,
+    digester: TemplateDigester,
+    after: Standing,
+) -> Standing:
+    numbers = range(after.revision + 1, after.revision + 1 + len(vectors))
+    templates = [_template(number, gallery, vector, digester) for number, vector in zip(numbers, vectors, strict=True)]
+    members = (digester.member(each["id"], each["seal"]) for each in templates)
+    standing = Standing(numbers[-1], after.digest.plus(members))
     with (
         engine.connect().execution_options(**{WRITE_OPTION: True}) as connection,
         connection.begin(),
     ):
         connection.execute(insert(schema.identity), [_identity(number, gallery) for number in numbers])
-        connection.execute(
-            insert(schema.template),
-            [_template(number, gallery, vector) for number, vector in zip(numbers, vectors, strict=True)],
-        )
+        connection.execute(insert(schema.template), templates)
         connection.execute(insert(schema.change), [_change(number, gallery) for number in numbers])
-        _set_revision(connection, gallery, numbers[-1])
+        set_standing(connection, gallery.id, standing)
+    return standing
 
 
 def _identity(number: int, gallery: GalleryRecord) -> dict[str, Any]:
@@ -73,14 +86,18 @@ def _identity(number: int, gallery: GalleryRecord) -> dict[str, Any]:
     }
 
 
-def _template(number: int, gallery: GalleryRecord, vector: NDArray[np.float16]) -> dict[str, Any]:
+def _template(
+    number: int, gallery: GalleryRecord, vector: NDArray[np.float16], digester: TemplateDigester
+) -> dict[str, Any]:
+    stored = vector.astype("<f2").tobytes()
     return {
         "id": number,
         "gallery_id": gallery.id,
         "identity_id": number,
         "model_digest": gallery.model.digest,
-        "vector": vector.astype("<f2").tobytes(),
+        "vector": stored,
         "source_digest": f"{number:064x}",
+        "seal": digester.seal(number, stored),
         "created_at": datetime.now(UTC),
     }
 
@@ -93,7 +110,3 @@ def _change(number: int, gallery: GalleryRecord) -> dict[str, Any]:
         "template_id": number,
         "identity_id": number,
     }
-
-
-def _set_revision(connection: Connection, gallery: GalleryRecord, revision: int) -> None:
-    connection.execute(update(schema.gallery).where(schema.gallery.c.id == gallery.id).values(revision=revision))

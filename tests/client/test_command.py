@@ -13,7 +13,15 @@ from PIL import Image
 from tests.client.fake_server import Abort, FakeServer, Refused
 
 from facedex.client.cli import main
-from facedex.v1 import calibration_pb2, enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
+from facedex.v1 import (
+    calibration_pb2,
+    consistency_pb2,
+    enrolment_pb2,
+    face_pb2,
+    gallery_pb2,
+    identification_pb2,
+    operations_pb2,
+)
 
 NO_GALLERY = Refused(grpc.StatusCode.NOT_FOUND, "GALLERY_NOT_FOUND", "there is no gallery 'staff'")
 NO_IMAGE = Refused(grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_UNREADABLE", "this is no picture")
@@ -495,3 +503,34 @@ def test_every_command_has_help(facedex: Facedex) -> None:
 
 def test_the_exit_codes_are_in_the_help(facedex: Facedex) -> None:
     assert "3    done, and the answer is no" in facedex("--help").out
+
+
+def report(*faults: str) -> consistency_pb2.CheckConsistencyResponse:
+    findings = [consistency_pb2.ConsistencyFinding(fault=each, template_id=4, remedy="rebuild") for each in faults]
+    counts = [consistency_pb2.FaultCount(fault=each, count=3) for each in faults]
+    return consistency_pb2.CheckConsistencyResponse(gallery="staff", revision=7, findings=findings, counts=counts)
+
+
+def test_a_gallery_that_agrees_ends_with_0(facedex: Facedex, server: FakeServer) -> None:
+    server.plan("CheckConsistency", report())
+    done = facedex("check", "staff")
+    assert (done.code, done.out) == (0, "staff: 0 templates at revision 7, 0.0 s: store and index agree\n")
+
+
+def test_a_difference_is_shown_and_ends_with_3(facedex: Facedex, server: FakeServer) -> None:
+    server.plan("CheckConsistency", report("index-missing"))
+    done = facedex("check", "staff")
+    assert done.code == 3
+    assert "3 differences" in done.out
+    assert "index-missing" in done.out
+    (record,) = facedex("check", "staff", "--json").records
+    assert record["counts"] == {"index-missing": 3}
+    assert record["findings"][0]["template_id"] == 4
+
+
+def test_without_a_name_every_gallery_is_checked(facedex: Facedex, server: FakeServer) -> None:
+    other = gallery_pb2.Gallery(name="visitors")
+    server.plan("ListGalleries", gallery_pb2.ListGalleriesResponse(galleries=[STAFF, other]))
+    server.plan("CheckConsistency", report(), report("row-altered"))
+    assert facedex("check").code == 3
+    assert [each.gallery for each in server.asked("CheckConsistency")] == ["staff", "visitors"]

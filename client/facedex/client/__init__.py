@@ -4,6 +4,7 @@ from facedex.client.async_client import AsyncClient
 from facedex.client.calibration import Certificate, ResolvedThreshold
 from facedex.client.calls import MAX_MESSAGE_BYTES, Refusal
 from facedex.client.client import Client
+from facedex.client.consistency import ConsistencyFinding, ConsistencyReport
 from facedex.client.erasures import (
     ErasureCheck,
     ErasureReason,
@@ -100,6 +101,8 @@ __all__ = [
     "Certificate",
     "Client",
     "ConflictError",
+    "ConsistencyFinding",
+    "ConsistencyReport",
     "DeadlineError",
     "Decision",
     "DecisionPolicy",

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from facedex.client.calibration import Certificate, ResolvedThreshold
+from facedex.client.consistency import ConsistencyFinding, ConsistencyReport
 from facedex.client.erasures import ErasureCheck, ErasureReason, ErasureRecord, ErasureScope
 from facedex.client.faces import Box, Face, Point, Quality, Vector
 from facedex.client.galleries import (
@@ -47,6 +48,7 @@ from facedex.client.jobs import Job, JobState
 from facedex.client.servers import IndexInfo, ModelInfo, PromiseInfo, ServerInfo
 from facedex.v1 import (
     calibration_pb2,
+    consistency_pb2,
     enrolment_pb2,
     erasure_pb2,
     face_pb2,
@@ -170,6 +172,20 @@ def detection(message: identification_pb2.DetectResponse) -> Detection:
         image_height=message.image_height,
         detector_digest=message.detector_digest,
         request_id=message.request_id,
+    )
+
+
+def consistency(message: consistency_pb2.CheckConsistencyResponse) -> ConsistencyReport:
+    return ConsistencyReport(
+        gallery=message.gallery,
+        revision=message.revision,
+        template_count=message.template_count,
+        duration_seconds=message.duration_seconds,
+        findings=tuple(
+            ConsistencyFinding(each.fault, each.template_id or None, each.detail, each.remedy)
+            for each in message.findings
+        ),
+        counts={each.fault: each.count for each in message.counts},
     )
 
 

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from facedex.client import answers, requests
 from facedex.client.calibration import Certificate, ResolvedThreshold
+from facedex.client.consistency import ConsistencyReport
 from facedex.client.erasures import ErasureCheck, ErasureRecord
 from facedex.client.errors import FacedexError, Failure, MessageTooLargeError, ServerFaultError
 from facedex.client.failures import error_of_stream_item
@@ -29,7 +30,15 @@ from facedex.client.jobs import Job
 from facedex.client.retry import Repeatable
 from facedex.client.servers import ServerInfo
 from facedex.client.signatures import call_described_by
-from facedex.v1 import calibration_pb2, enrolment_pb2, erasure_pb2, gallery_pb2, identification_pb2, operations_pb2
+from facedex.v1 import (
+    calibration_pb2,
+    consistency_pb2,
+    enrolment_pb2,
+    erasure_pb2,
+    gallery_pb2,
+    identification_pb2,
+    operations_pb2,
+)
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Most bytes of one message either way: the server's own default."""
@@ -228,6 +237,16 @@ def server_info() -> Call[ServerInfo]:
     request = operations_pb2.GetServerInfoRequest()
     read = _reader(operations_pb2.GetServerInfoResponse, answers.server_info)
     return _call(OPERATIONS + "GetServerInfo", request, read, Repeatable.ALWAYS)
+
+
+def check_consistency(gallery: str) -> Call[ConsistencyReport]:
+    """Compares a gallery's rows, log and digest with each other and with the index in the server's memory.
+
+    It takes about a minute a million templates: ask with a longer timeout. Raises GalleryNotFoundError, OverloadedError.
+    """
+    request = consistency_pb2.CheckConsistencyRequest(gallery=gallery)
+    read = _reader(consistency_pb2.CheckConsistencyResponse, answers.consistency)
+    return _call(OPERATIONS + "CheckConsistency", request, read, Repeatable.ALWAYS)
 
 
 def calibrate(gallery: str) -> Call[Job]:

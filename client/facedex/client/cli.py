@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from facedex.client.cli_calibration import calibrate, jobs, threshold
+from facedex.client.cli_check import check
 from facedex.client.cli_enrol import enrol
 from facedex.client.cli_erasures import erasures, verify_erasure
 from facedex.client.cli_galleries import galleries
@@ -65,7 +66,7 @@ def options(
       0    done
       1    error: one line on the standard error says what to do
       2    wrong usage
-      3    done, and the answer is no: not the same person, or a photograph was refused
+      3    done, and the answer is no: not the same person, a photograph was refused, or store and index differ
       130  ended with Ctrl-C
     """
     context.obj = Session(server, timeout)
@@ -81,7 +82,7 @@ def info(context: typer.Context, *, json: Json = False) -> None:
 def _program() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(options)
-    for command in (enrol, identify, verify, compare, detect, calibrate, threshold, info):
+    for command in (enrol, identify, verify, compare, detect, calibrate, threshold, info, check):
         app.command()(command)
     app.add_typer(identities, name="identities")
     app.add_typer(galleries, name="galleries")

@@ -104,6 +104,7 @@ class Client:
     verify_images = _sending(calls.verify_images)
     detect = _sending(calls.detect)
     server_info = _sending(calls.server_info)
+    check_consistency = _sending(calls.check_consistency)
     calibrate = _sending(calls.calibrate)
     get_certificate = _sending(calls.get_certificate)
     resolve_threshold = _sending(calls.resolve_threshold)

@@ -4,11 +4,15 @@ import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from facedex.indexer.consistency.check import check_gallery
 from facedex.indexer.store.records import JobRecord, JobState
+from facedex.server.admission import Admission
+from facedex.server.call import checkpoint_of
+from facedex.server.consistency import wire_report
 from facedex.server.identification_service import wire_point
 from facedex.server.paging import number_before, page_size, token_after
 from facedex.server.translate import wire_time
-from facedex.v1 import operations_pb2, operations_pb2_grpc
+from facedex.v1 import consistency_pb2, operations_pb2, operations_pb2_grpc
 
 if TYPE_CHECKING:
     import grpc
@@ -30,6 +34,8 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
         self._galleries = galleries
         self._settings = settings
         self._readiness = readiness
+        # It keeps a core busy and holds a moment of the database.
+        self._examinations = Admission(1, retry_after_seconds=5.0)
 
     def GetServerInfo(
         self, request: operations_pb2.GetServerInfoRequest, context: grpc.ServicerContext
@@ -68,6 +74,13 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
         self, request: operations_pb2.CancelJobRequest, context: grpc.ServicerContext
     ) -> operations_pb2.CancelJobResponse:
         return operations_pb2.CancelJobResponse(job=wire_job(self._galleries.store.cancel_job(request.id)))
+
+    def CheckConsistency(
+        self, request: consistency_pb2.CheckConsistencyRequest, context: grpc.ServicerContext
+    ) -> consistency_pb2.CheckConsistencyResponse:
+        gallery = self._galleries.get(request.gallery)
+        with self._examinations.place():
+            return wire_report(check_gallery(gallery, checkpoint=checkpoint_of(context)))
 
 
 def wire_job(job: JobRecord) -> operations_pb2.Job:
