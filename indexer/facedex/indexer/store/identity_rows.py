@@ -50,6 +50,12 @@ BY_TEMPLATE = (
     .where(template.c.id.in_(bindparam("template_ids", expanding=True)))
 )
 
+DELETE_TEMPLATE = (
+    delete(template)
+    .where(template.c.gallery_id == bindparam("gallery_id"), template.c.id == bindparam("template_id"))
+    .returning(template.c.identity_id, template.c.seal)
+)
+
 
 def select_identity(connection: Connection, gallery_id: int, external_id: str) -> IdentityRecord | None:
     """One identity with its templates, expired or not."""
@@ -196,9 +202,7 @@ def delete_identity(connection: Connection, identity_id: int) -> list[SealedTemp
 
 def delete_template(connection: Connection, gallery_id: int, template_id: int) -> tuple[int, SealedTemplate] | None:
     """Deletes a template and returns its identity's number and its seal, or None where there is no such template."""
-    where = (template.c.gallery_id == gallery_id) & (template.c.id == template_id)
-    deleted = delete(template).where(where).returning(template.c.identity_id, template.c.seal)
-    row = connection.execute(deleted).first()
+    row = connection.execute(DELETE_TEMPLATE, {"gallery_id": gallery_id, "template_id": template_id}).first()
     return None if row is None else (row.identity_id, SealedTemplate(template_id, row.seal))
 
 
