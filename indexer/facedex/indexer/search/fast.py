@@ -215,10 +215,16 @@ class FastIndex:
         if place is None:
             return
         part, slot = place
-        self._digest = self._digest.minus(self._members(part.row(slot)))
+        self._digest = self._digest.minus([self._member(part, slot)])
         part.erase(slot)
         self._places.pop(template_id, None)
         self._count -= 1
+
+    def _member(self, part: Block | Segment, slot: int) -> bytes:
+        rows = part.rows if isinstance(part, Block) else part.rows.vectors
+        identities = part.identity_ids if isinstance(part, Block) else part.rows.identity_ids
+        templates = part.template_ids if isinstance(part, Block) else part.rows.template_ids
+        return self._digester.of(int(templates[slot]), int(identities[slot]), rows[slot].astype(HALF).tobytes())
 
     # Examination
 

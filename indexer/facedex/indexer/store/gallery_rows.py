@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from facedex.indexer.errors import GalleryExists, GalleryNotFound
@@ -14,6 +14,12 @@ from facedex.indexer.store.schema import certificate, gallery, identity, model, 
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+# Each change of a gallery begins and ends with these: composed once, since composing them takes as long as doing them.
+NUMBERED = gallery.c.id == bindparam("number")
+LOCK = update(gallery).where(NUMBERED).values(revision=gallery.c.revision)
+LOCK = LOCK.returning(gallery.c.revision, gallery.c.digest)
+PUT = update(gallery).where(NUMBERED).values(revision=bindparam("new_revision"), digest=bindparam("new_digest"))
 
 
 def insert_gallery(
@@ -64,8 +70,7 @@ def select_revisions(connection: Connection) -> dict[str, tuple[int, int]]:
 
 def lock_gallery(connection: Connection, gallery_id: int, *, name: str) -> Standing:
     """Takes the row lock that puts changes in commit order (invariant 3), and returns how the gallery stands."""
-    statement = update(gallery).where(gallery.c.id == gallery_id).values(revision=gallery.c.revision)
-    row = connection.execute(statement.returning(gallery.c.revision, gallery.c.digest)).first()
+    row = connection.execute(LOCK, {"number": gallery_id}).first()
     if row is None:
         raise GalleryNotFound(name)
     return Standing(row.revision, SetDigest.from_bytes(row.digest))
@@ -79,8 +84,8 @@ def select_standing(connection: Connection, gallery_id: int) -> Standing | None:
 
 
 def set_standing(connection: Connection, gallery_id: int, standing: Standing) -> None:
-    values = {"revision": standing.revision, "digest": standing.digest.to_bytes()}
-    connection.execute(update(gallery).where(gallery.c.id == gallery_id).values(values))
+    new = {"new_revision": standing.revision, "new_digest": standing.digest.to_bytes()}
+    connection.execute(PUT, {"number": gallery_id, **new})
 
 
 def locked_gallery(connection: Connection, gallery_id: int) -> GalleryRecord | None:

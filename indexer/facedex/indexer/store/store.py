@@ -92,6 +92,7 @@ class Store:
         self._engine = engine
         self._clock = clock
         self._key = b""
+        self._digesters: dict[str, TemplateDigester] = {}
         self.reached = reached
         self.erasures = Erasures(
             engine,
@@ -504,7 +505,10 @@ class Store:
 
     def digester(self, model_digest: str) -> TemplateDigester:
         """Digests of a model's templates, with this installation's key."""
-        return TemplateDigester(self._key, model_digest=model_digest)
+        known = self._digesters.get(model_digest)
+        if known is None:
+            known = self._digesters[model_digest] = TemplateDigester(self._key, model_digest=model_digest)
+        return known
 
     def secret(self, name: str) -> bytes:
         """A random key of this installation, made on first use."""
