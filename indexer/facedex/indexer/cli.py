@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from facedex.indexer import calibration_cli, evaluation_cli, models_cli
-from facedex.indexer.assembly import assemble_galleries, open_journal
+from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, IndexerError
 from facedex.indexer.failpoints import fail_point
@@ -24,13 +24,14 @@ from facedex.indexer.jobs.folder import FolderEnrolment, photographs_of
 from facedex.indexer.policy import GalleryPolicy
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.store import Store
+from facedex.indexer.store.vault import Vault
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
@@ -57,6 +58,7 @@ class Place:
     database: str | None
     detector: str
     embedder: str
+    data_keys: str | None
 
     @property
     def database_url(self) -> str:
@@ -76,9 +78,17 @@ def program(
     embedder: Annotated[
         str, typer.Option(envvar="FACEDEX_EMBEDDER", help="Model of new galleries.")
     ] = BUILTIN_EMBEDDER,
+    data_keys: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FACEDEX_DATA_KEYS",
+            metavar="DIR_OR_URL",
+            help="Encrypt faces, each person's under a key of their own, kept there.",
+        ),
+    ] = None,
 ) -> None:
     """Builds and tends galleries in a data folder, also while a server runs on it."""
-    context.obj = Place(data, database, detector, embedder)
+    context.obj = Place(data, database, detector, embedder, data_keys)
 
 
 @app.command()
@@ -119,6 +129,34 @@ def rebuild(
     Console().print(table)
 
 
+@app.command()
+def encrypt(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Encrypts the faces that were enrolled before there were data keys. After an interruption, it goes on where it stopped."""
+    with _opened(context.obj) as galleries:
+        encryption = galleries.store.encryption
+        total = encryption.count_open()
+        count = _counted_with_progress(encryption.encrypt(), total=total)
+        # What was there unencrypted must not stay in the log and in free space.
+        is_clean = galleries.store.erasures.purge([]) if count else True
+    if as_json:
+        print(json.dumps({"encrypted": count, "remaining": total - count, "copies_gone": is_clean}))
+        return
+    print(f"encrypted {count} of {total} identities")
+    if not is_clean:
+        print("somebody reads the database now: run the command again to remove the last unencrypted copies")
+
+
+def _counted_with_progress(done: Iterator[int], *, total: int) -> int:
+    columns = (TextColumn("encrypting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("encrypting", total=total)
+        return sum(1 for _ in progress.track(done, total=total, task_id=task))
+
+
 def _rebuilt(gallery: Gallery) -> dict[str, object]:
     started = time.perf_counter()
     revision = gallery.request_rebuild()
@@ -136,8 +174,8 @@ def _opened(place: Place) -> Generator[Galleries]:
     try:
         place.data.mkdir(parents=True, exist_ok=True)
         with (
-            closing(open_journal(place.data)) as journal,
-            closing(Store.open(place.database_url, reached=fail_point(os.environ), journal=journal)) as store,
+            closing(Vault.open(place.data, place.data_keys)) as vault,
+            closing(Store.open(place.database_url, reached=fail_point(os.environ), vault=vault)) as store,
         ):
             yield assemble_galleries(
                 store,

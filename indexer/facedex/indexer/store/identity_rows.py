@@ -27,12 +27,15 @@ from facedex.indexer.store.records import (
     as_utc,
 )
 from facedex.indexer.store.schema import gallery, identity, template
+from facedex.indexer.store.sealing import CROP, VECTOR, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
+
+    from facedex.indexer.store.sealing import Sealer, Seals
 
 VECTOR_DTYPE = np.dtype("<f2")
 
@@ -125,17 +128,35 @@ def select_sources(connection: Connection, identity_id: int, model_digest: str) 
     return {row.source_digest: row.id for row in rows}
 
 
-def select_vectors(connection: Connection, identity_id: int, model_digest: str) -> list[NDArray[np.float32]]:
-    """The vectors of one identity, in order of enrolment."""
+def select_vectors(
+    connection: Connection, identity_id: int, model_digest: str, seals: Seals
+) -> list[NDArray[np.float32]]:
+    """The vectors of one identity, in order of enrolment; none where its key is destroyed."""
+    key_id = select_key_id(connection, identity_id) if seals.are_used else ""
+    sealer = seals.among([key_id]).get(key_id)
+    if sealer is None:
+        return []
     where = (template.c.identity_id == identity_id) & (template.c.model_digest == model_digest)
-    blobs = connection.execute(select(template.c.vector).where(where).order_by(template.c.id)).scalars()
-    return [decode_vector(blob) for blob in blobs]
+    columns = (template.c.vector, template.c.source_digest)
+    rows = connection.execute(select(*columns).where(where).order_by(template.c.id)).all()
+    return [decode_vector(sealer.opened(row.vector, Place(VECTOR, model_digest, row.source_digest))) for row in rows]
+
+
+def select_key_id(connection: Connection, identity_id: int) -> str:
+    return connection.execute(select(identity.c.key_id).where(identity.c.id == identity_id)).scalar() or ""
 
 
 def insert_identity(
-    connection: Connection, gallery_id: int, details: IdentityDetails, *, expires_at: datetime | None, now: datetime
+    connection: Connection,
+    gallery_id: int,
+    details: IdentityDetails,
+    *,
+    key_id: str,
+    expires_at: datetime | None,
+    now: datetime,
 ) -> int:
     statement = insert(identity).values(
+        key_id=key_id,
         gallery_id=gallery_id,
         external_id=details.external_id,
         display_name=details.display_name or "",
@@ -159,18 +180,23 @@ def insert_templates(
     gallery_id: int,
     identity_id: int,
     model_digest: str,
+    sealer: Sealer,
     now: datetime,
 ) -> list[int]:
     """Adds templates and returns their numbers in order."""
+
+    def sealed_crop(new: NewTemplate) -> bytes | None:
+        return None if new.crop is None else sealer.seal(new.crop, Place(CROP, model_digest, new.source_digest))
+
     rows = [
         {
             "gallery_id": gallery_id,
             "identity_id": identity_id,
             "model_digest": model_digest,
-            "vector": encode_vector(new.vector),
+            "vector": sealer.seal(encode_vector(new.vector), Place(VECTOR, model_digest, new.source_digest)),
             "quality": new.quality,
             "source_digest": new.source_digest,
-            "crop": new.crop,
+            "crop": sealed_crop(new),
             "created_at": now,
         }
         for new in templates

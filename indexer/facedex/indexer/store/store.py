@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from facedex.indexer.errors import IdentityNotFound
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.store import change_rows, erasing, gallery_rows, identity_rows, job_rows, remembered
+from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
 from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
 from facedex.indexer.store.migrate import upgrade
@@ -26,7 +27,9 @@ from facedex.indexer.store.records import (
     NewEnrolment,
     RememberedRequest,
 )
+from facedex.indexer.store.sealing import Seals
 from facedex.indexer.store.tombstones import ErasureReason, Tombstone
+from facedex.indexer.store.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from facedex.indexer.store.erasing import ErasureTerms
-    from facedex.indexer.store.journal import Journal
 
 CHANGES_PER_READ = 10_000
 
@@ -72,21 +74,24 @@ class Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = nothing_fails,
-        journal: Journal | None = None,
+        vault: Vault | None = None,
         horizon: timedelta = DEFAULT_HORIZON,
     ) -> None:
         self._engine = engine
         self._clock = clock
+        vault = vault or Vault()
+        self._seals = Seals(vault.keys)
         self.reached = reached
         self.erasures = Erasures(
             engine,
             reading=self._reading,
             writing=self._writing,
             clock=clock,
-            journal=journal,
+            vault=vault,
             horizon=horizon,
             reached=reached,
         )
+        self.encryption = Encryption(self.erasures, reading=self._reading, writing=self._writing, keys=vault.keys)
 
     @classmethod
     def open(
@@ -95,19 +100,25 @@ class Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = nothing_fails,
-        journal: Journal | None = None,
+        vault: Vault | None = None,
         horizon: timedelta = DEFAULT_HORIZON,
     ) -> Store:
         """Connects, brings the tables to this version's schema, and does again what a restored backup undid.
 
-        `horizon` is how long after an erasure copies may be left. Without a `journal`, erasures are known to the
-        database alone.
+        `horizon` is how long after an erasure copies may be left. Without a journal in the
+        vault, erasures are known to the database alone. With keys in it, vectors and crops of new identities are encrypted.
+
+        Raises:
+            DataKeysMissing: somebody is encrypted, and these are not the keys.
+
         """
         with named_errors():
-            store = cls(open_engine(url), clock=clock, reached=reached, journal=journal, horizon=horizon)
+            store = cls(open_engine(url), clock=clock, reached=reached, vault=vault, horizon=horizon)
         with store._writing() as connection:
             upgrade(connection)
+        store.encryption.check_keys()
         store.erasures.recover()
+        store.encryption.sweep()
         return store
 
     def close(self) -> None:
@@ -277,7 +288,11 @@ class Store:
         """The vectors of an identity, in order of enrolment; none where it is not enrolled."""
         with self._reading() as connection:
             known = identity_rows.select_alive_id(connection, gallery.id, external_id, now=self.now())
-            return [] if known is None else identity_rows.select_vectors(connection, known, gallery.model.digest)
+            return (
+                []
+                if known is None
+                else identity_rows.select_vectors(connection, known, gallery.model.digest, self._seals)
+            )
 
     def update_identity(self, gallery: GalleryRecord, external_id: str, values: dict[str, Any]) -> IdentityRecord:
         """Replaces columns of an identity."""
@@ -333,7 +348,12 @@ class Store:
         known = identity_rows.select_ids_of(connection, gallery.id, [details.external_id])
         if not known:
             identity_id = identity_rows.insert_identity(
-                connection, gallery.id, details, expires_at=enrolment.default_expires_at, now=self.now()
+                connection,
+                gallery.id,
+                details,
+                key_id=self.encryption.new_key_id(),
+                expires_at=enrolment.default_expires_at,
+                now=self.now(),
             )
             return identity_id, revision
         values = _changed_values(details)
@@ -395,12 +415,14 @@ class Store:
     ) -> list[int]:
         if not fresh:
             return []
+        key_id = identity_rows.select_key_id(connection, identity_id) if self._seals.are_used else ""
         return identity_rows.insert_templates(
             connection,
             fresh,
             gallery_id=gallery.id,
             identity_id=identity_id,
             model_digest=enrolment.model_digest,
+            sealer=self._seals.of(key_id),
             now=self.now(),
         )
 
@@ -437,7 +459,9 @@ class Store:
 
     def _changes(self, gallery_id: int, *, after: int) -> list[Change]:
         with self._reading() as connection:
-            return change_rows.select_changes(connection, gallery_id, after=after, limit=CHANGES_PER_READ)
+            return change_rows.select_changes(
+                connection, gallery_id, after=after, limit=CHANGES_PER_READ, seals=self._seals
+            )
 
     def _alive_identity(self, connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
         record = _known_identity(connection, gallery, external_id)
