@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from facedex.indexer import calibration_cli, evaluation_cli, models_cli
 from facedex.indexer.assembly import assemble_galleries
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.jobs.folder import EnrolledPhotograph, Photograph
+    from facedex.indexer.store.records import OverdueIdentity
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -126,6 +128,64 @@ def rebuild(
     table = Table("gallery", "templates", "revision", "seconds", title="Rebuilt from the database")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+@app.command()
+def sweep(
+    context: typer.Context,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell who would be erased, and erase nobody.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Erases everybody whose time is over and whom no legal hold keeps, each with a receipt. Servers do so every minute."""
+    with _opened(context.obj) as galleries:
+        overdue = galleries.store.overdue_identities()
+        receipts = [] if dry_run else _swept(galleries)
+    if as_json:
+        print(json.dumps(_sweep_document(overdue, receipts, dry_run=dry_run), indent=2))
+        return
+    _print_overdue("Held, and not erased", [each for each in overdue if each.hold_reason])
+    _print_overdue("Would be erased" if dry_run else "Erased", [each for each in overdue if not each.hold_reason])
+    print(f"erased {len(receipts)} identities; facedex erasures list shows the receipts")
+
+
+def _swept(galleries: Galleries) -> list[str]:
+    """Erases until nobody is left, and begins to remove the copies; a server on the folder ends that."""
+    receipts: list[str] = []
+    while erased := galleries.erase_expired():
+        receipts += [each.receipt for each in erased]
+    galleries.follow()
+    galleries.forget_erased()
+    return receipts
+
+
+def _sweep_document(overdue: list[OverdueIdentity], receipts: list[str], *, dry_run: bool) -> dict[str, object]:
+    rows = [
+        {
+            "gallery": each.gallery,
+            "identity": each.external_id,
+            "expired": each.expired_at.isoformat(),
+            "templates": each.template_count,
+            "hold_reason": each.hold_reason,
+        }
+        for each in overdue
+    ]
+    return {
+        "dry_run": dry_run,
+        "due": [row for row in rows if not row["hold_reason"]],
+        "held": [row for row in rows if row["hold_reason"]],
+        "receipts": [json.loads(each) for each in receipts],
+    }
+
+
+def _print_overdue(title: str, overdue: list[OverdueIdentity]) -> None:
+    if not overdue:
+        return
+    table = Table("gallery", "identity", "expired (UTC)", "templates", "hold", title=title)
+    for each in overdue:
+        moment = f"{each.expired_at:%Y-%m-%d %H:%M}"
+        table.add_row(each.gallery, Text(each.external_id), moment, str(each.template_count), Text(each.hold_reason))
     Console().print(table)
 
 

@@ -23,6 +23,7 @@ from facedex.indexer.store.records import (
     IdentityDetails,
     IdentityRecord,
     NewTemplate,
+    OverdueIdentity,
     TemplateRecord,
     as_utc,
 )
@@ -101,6 +102,16 @@ def select_expired(connection: Connection, *, now: datetime, limit: int) -> list
     statement = statement.where(identity.c.hold_reason == "")
     rows = connection.execute(statement.order_by(identity.c.expires_at, identity.c.id).limit(limit))
     return [(row.name, row.external_id) for row in rows]
+
+
+def select_overdue(connection: Connection, *, now: datetime) -> list[OverdueIdentity]:
+    """Everybody whose time is over, held or not, the longest ago first."""
+    faces = select(func.count()).where(template.c.identity_id == identity.c.id).scalar_subquery().label("faces")
+    statement = select(gallery.c.name, identity, faces).join(gallery).where(identity.c.expires_at <= now)
+    return [
+        OverdueIdentity(row.name, row.external_id, as_utc(row.expires_at), row.faces, row.hold_reason)
+        for row in connection.execute(statement.order_by(identity.c.expires_at, identity.c.id))
+    ]
 
 
 def _is_alive(now: datetime) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.errors import IdentityNotFound
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
-from facedex.indexer.store import change_rows, erasing, gallery_rows, identity_rows, job_rows, remembered
+from facedex.indexer.store import change_rows, erasing, gallery_rows, identity_rows, job_rows, person_rows, remembered
 from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
 from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
@@ -19,12 +19,14 @@ from facedex.indexer.store.records import (
     Change,
     ChangeOp,
     GalleryRecord,
+    HeldPerson,
     IdentityDetails,
     IdentityRecord,
     JobRecord,
     JobState,
     ModelRecord,
     NewEnrolment,
+    OverdueIdentity,
     RememberedRequest,
 )
 from facedex.indexer.store.sealing import Seals
@@ -266,6 +268,17 @@ class Store:
         with self._reading() as connection:
             return identity_rows.select_expired(connection, now=self.now(), limit=limit)
 
+    def overdue_identities(self) -> list[OverdueIdentity]:
+        """Everybody whose time is over and who is still there, held or not."""
+        with self._reading() as connection:
+            return identity_rows.select_overdue(connection, now=self.now())
+
+    def person(self, gallery: GalleryRecord, external_id: str) -> HeldPerson:
+        """All that is held about an identity, expired or not."""
+        with self._reading() as connection:
+            record = _known_identity(connection, gallery, external_id)
+            return person_rows.select_person(connection, gallery.id, record, self._seals)
+
     def ids_of(self, gallery: GalleryRecord, external_ids: Iterable[str]) -> list[int]:
         with self._reading() as connection:
             return identity_rows.select_ids_of(connection, gallery.id, external_ids)
@@ -298,7 +311,10 @@ class Store:
         """Replaces columns of an identity."""
         with self._writing() as connection:
             revision = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            record = self._alive_identity(connection, gallery, external_id)
+            record = _known_identity(connection, gallery, external_id)
+            # Whoever is held stays beyond their time, and the hold must be changed then too.
+            if record.is_expired(self.now()) and not (record.hold_reason or "hold_reason" in values):
+                raise IdentityNotFound(gallery.name)
             identity_rows.update_identity(connection, record.id, values)
             change_rows.log_change(
                 connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=record.id, after=revision
