@@ -15,14 +15,17 @@ from tests.indexer.conftest import Clock
 from tests.indexer.doubles import DIMENSION, MODEL
 from tests.indexer.erasure_scan import Traces
 
+from facedex.indexer.assembly import snapshot_folder
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.indexes import Indexes
 from facedex.indexer.policy import GalleryPolicy, policy_to_json
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.journal import Journal
+from facedex.indexer.store.key_store import KeyStore
 from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest
 from facedex.indexer.store.store import Enrolled, Store
+from facedex.indexer.store.vault import Vault
 from facedex.indexer.vision.pipeline import FacePipeline
 
 HORIZON = timedelta(hours=1)
@@ -31,35 +34,47 @@ HORIZON = timedelta(hours=1)
 class ErasureSite:
     """One process on a data folder; `reopened` is the next one."""
 
-    def __init__(self, data: Path, *, url: str | None = None, clock: Clock | None = None, least_rows: int = 1) -> None:
+    def __init__(
+        self, data: Path, *, url: str | None = None, clock: Clock | None = None, data_keys: str | None = None
+    ) -> None:
         data.mkdir(parents=True, exist_ok=True)
         self.data = data
         self.url = url or sqlite_url(data / "facedex.db")
         self.clock = clock or Clock()
-        self._least_rows = least_rows
-        self.journal = Journal.open(sqlite_url(data / "erasures.db"))
-        self.store = Store.open(self.url, clock=self.clock, journal=self.journal, horizon=HORIZON)
+        self._data_keys = data_keys
+        self.vault = Vault.open(data, data_keys)
+        self.store = Store.open(self.url, clock=self.clock, vault=self.vault, horizon=HORIZON)
         self.galleries = self._opened_galleries()
 
     def _opened_galleries(self) -> Galleries:
         pipeline: Any = SimpleNamespace(detector=SimpleNamespace(manifest=SimpleNamespace(sha256="ef" * 32)))
-        indexes = Indexes(self.store, self.data / "index", least_rows=self._least_rows)
+        indexes = Indexes(self.store, snapshot_folder(self.store, self.data), least_rows=1)
         return Galleries(
             self.store, pipeline=cast("FacePipeline", pipeline), pipelines=lambda _digest: None, indexes=indexes
         )
 
     def close(self) -> None:
         self.store.close()
-        self.journal.close()
+        self.vault.close()
 
-    def reopened(self) -> ErasureSite:
+    @property
+    def journal(self) -> Journal:
+        assert self.vault.journal is not None
+        return self.vault.journal
+
+    @property
+    def keys(self) -> KeyStore:
+        assert self.vault.keys is not None
+        return self.vault.keys
+
+    def reopened(self, *, data_keys: str | None = None) -> ErasureSite:
         self.close()
-        return ErasureSite(self.data, url=self.url, clock=self.clock, least_rows=self._least_rows)
+        return ErasureSite(self.data, url=self.url, clock=self.clock, data_keys=data_keys or self._data_keys)
 
     @property
     def gallery(self) -> Gallery:
         with suppress(Exception):
-            self.store.create_gallery("staff", model=MODEL, policy=policy_to_json(GalleryPolicy()))
+            self.store.create_gallery("staff", model=MODEL, policy=policy_to_json(GalleryPolicy(keep_crops=True)))
         return self.galleries.get("staff")
 
     def enrol(self, name: str, *, faces: int = 2, expires: timedelta | None = None, others: str = "") -> list[int]:
@@ -83,7 +98,7 @@ class ErasureSite:
                 for each in enrolled.templates
             ]
             document = {"identity_id": name, "results": results, "revision": enrolled.revision}
-            return RememberedRequest(f"enrol-{name}", "00" * 32, document)
+            return RememberedRequest(f"enrol-{name}-{enrolled.revision}", "00" * 32, document)
 
         enrolled = gallery.enrol(NewEnrolment(details, MODEL.digest, templates), answer_for=answer)
         return [each.template_id for each in enrolled.templates]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import subprocess
+import zipfile
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -12,11 +15,11 @@ import numpy as np
 import pytest
 from tests.indexer.erasure_scan import Traces
 from tests.server import running_server
-from tests.server.conftest import StartServer
-from tests.server.faces import enrol_request, photograph
+from tests.server.conftest import StartServer, vectors_of
+from tests.server.faces import enrol_request, identify_request, photograph
 from tests.server.running_server import RunningServer, Wire, refusal, wait_until
 
-from facedex.client import Client, ReceiptInvalidError, verify_receipt
+from facedex.client import Client, OnHoldError, ReceiptInvalidError, verify_receipt
 from facedex.v1 import enrolment_pb2, erasure_pb2, gallery_pb2
 
 ADA = "ada-4711-lovelace"
@@ -135,3 +138,69 @@ def test_an_erasure_that_there_was_not_is_not_found(wire: Wire) -> None:
     assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "ERASURE_NOT_FOUND")
     page = erasure_pb2.ListErasuresRequest(page_token="bm9uZQ==")  # noqa: S106  (a place in a list)
     assert refusal(lambda: wire.erasures.ListErasures(page)).code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_hold_is_set_and_cleared_over_the_wire_and_forbids_to_erase(
+    server: RunningServer, wire: Wire, gallery: str
+) -> None:
+    wire.enrolment.Enrol(enrol_request(gallery, ADA, photograph(1)))
+    with Client.connect(server.address) as client:
+        held_now = client.update_identity(gallery, ADA, hold_reason="case 17", purpose="doors")
+        assert (held_now.hold_reason, held_now.purpose) == ("case 17", "doors")
+        refused = refusal(lambda: wire.enrolment.DeleteIdentity(_deletion(gallery)))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ON_HOLD")
+        assert "case 17" in refused.message
+        with pytest.raises(OnHoldError):
+            client.delete_gallery(gallery)
+        client.update_identity(gallery, ADA, hold_reason="")
+        assert client.delete_identity(gallery, ADA).template_count == 1
+    assert "case 17" not in server.log()
+
+
+def _deletion(gallery: str) -> enrolment_pb2.DeleteIdentityRequest:
+    return enrolment_pb2.DeleteIdentityRequest(gallery=gallery, identity_id=ADA)
+
+
+def test_the_commands_erase_with_a_receipt_check_it_and_export(
+    server: RunningServer, wire: Wire, gallery: str, tmp_path: Path
+) -> None:
+    wire.enrolment.Enrol(enrol_request(gallery, ADA, photograph(1)))
+    export, receipt = tmp_path / "ada.zip", tmp_path / "receipt.json"
+    assert command(server, "identities", "export", gallery, ADA, "-o", str(export)).returncode == 0
+    assert zipfile.is_zipfile(export)
+    assert command(server, "identities", "delete", gallery, ADA, "--yes", "--receipt", str(receipt)).returncode == 0
+    checked = command(server, "verify-erasure", str(receipt))
+    assert checked.returncode == 3, checked.stderr
+    assert "genuine" in checked.stdout
+    assert "still held: perhaps copies" in checked.stdout
+    assert command(server, "verify-erasure", str(receipt), "--offline").returncode == 0
+    listed = command(server, "erasures", "list", "--json")
+    newest = json.loads(listed.stdout.splitlines()[0])
+    assert newest["receipt"] == receipt.read_text().strip()
+    key = tmp_path / "key"
+    key.write_text("00" * 32)
+    assert command(server, "verify-erasure", str(receipt), "--public-key", str(key)).returncode == 1
+    receipt.write_text(receipt.read_text().replace('"template_count":1', '"template_count":2'))
+    assert command(server, "verify-erasure", str(receipt), "--offline").returncode == 1
+
+
+def command(server: RunningServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [str(running_server.COMMANDS / "facedex"), "--server", server.address, *arguments]
+    return subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_server_with_data_keys_keeps_no_face_that_can_be_read(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("--data-keys", str(tmp_path / "keys"))
+    with Wire(server.address) as wire:
+        gallery = gallery_pb2.Gallery(name="staff", keep_crops=True)
+        wire.galleries.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery=gallery))
+        vectors = vectors_of(wire)
+        wire.enrolment.Enrol(enrol_request("staff", ADA, vectors.vector(1)))
+        traces = Traces()
+        traces.add_vector("vector", vectors.components(1))
+        assert traces.found_in(tmp_path) == set()
+    assert server.stop() == 0
+    server.start()
+    with Wire(server.address) as wire:
+        answer = wire.identification.Identify(identify_request("staff", vectors.vector(1)))
+        assert [each.identity_id for each in answer.faces[0].candidates] == [ADA]

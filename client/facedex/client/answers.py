@@ -91,6 +91,8 @@ def identity(message: enrolment_pb2.Identity) -> Identity:
         display_name=message.display_name,
         attributes=dict(message.attributes),
         consent_reference=message.consent_reference,
+        purpose=message.purpose,
+        hold_reason=message.hold_reason,
         expire_time=_moment(message, "expire_time"),
         templates=tuple(_template(template) for template in message.templates),
         create_time=_moment(message, "create_time"),

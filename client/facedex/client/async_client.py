@@ -114,6 +114,7 @@ class AsyncClient:
     cancel_job = _sending(calls.cancel_job)
     get_erasure = _sending(calls.get_erasure)
     check_erasure = _sending(calls.check_erasure)
+    export_identity = _sending(calls.export_identity)
 
     def list_erasures(self, *, page_size: int = 100) -> AsyncIterator[ErasureRecord]:
         """All erasures, the newest first; fetched page by page while they are read."""

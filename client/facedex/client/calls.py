@@ -207,6 +207,17 @@ def check_erasure(receipt: str) -> Call[ErasureCheck]:
     return _call(ERASURES + "CheckErasure", request, read, Repeatable.ALWAYS)
 
 
+def export_identity(gallery: str, identity: str, *, include_vectors: bool = False) -> Call[bytes]:
+    """Returns everything that is held about one person, as the bytes of a ZIP file.
+
+    With vectors only where they are asked for: whoever has them can compare the person, and build a face like theirs.
+    Raises GalleryNotFoundError, IdentityNotFoundError.
+    """
+    request = erasure_pb2.ExportIdentityRequest(gallery=gallery, identity_id=identity, include_vectors=include_vectors)
+    read = _reader(erasure_pb2.ExportIdentityResponse, lambda reply: reply.archive)
+    return _call(ERASURES + "ExportIdentity", request, read, Repeatable.ALWAYS)
+
+
 def _identify(identify: IdentifyRequest) -> Call[Identification]:
     request = requests.identify(identify)
     read = _reader(identification_pb2.IdentifyResponse, answers.identification)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -66,6 +67,12 @@ def update(  # noqa: PLR0913 - one parameter for each option
         typer.Option(metavar="KEY=VALUE", help="All attributes anew, not only these.", show_default=False),
     ] = None,
     consent: Annotated[str | None, typer.Option(help="Where the consent is recorded.", show_default=False)] = None,
+    purpose: Annotated[str | None, typer.Option(help="What the person is enrolled for.", show_default=False)] = None,
+    hold: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Legal hold: nobody may erase the person.", show_default=False),
+    ] = None,
+    clear_hold: Annotated[bool, typer.Option("--clear-hold", help="The legal hold is over.")] = False,
     expires: Annotated[
         str | None,
         typer.Option(metavar="DATE", help="When to erase the person: 2030-12-31, or never.", show_default=False),
@@ -82,6 +89,8 @@ def update(  # noqa: PLR0913 - one parameter for each option
             display_name=UNCHANGED if name is None else name,
             attributes=dict(pairs(attribute, option="--attribute")) if attribute else UNCHANGED,
             consent_reference=UNCHANGED if consent is None else consent,
+            purpose=UNCHANGED if purpose is None else purpose,
+            hold_reason="" if clear_hold else _given(hold),
             expire_time=expire_time,
         )
     show(changed)
@@ -132,6 +141,31 @@ def delete_template(
         print_line(f"erased template {template}")
 
 
+@identities.command()
+def export(
+    context: typer.Context,
+    gallery: GalleryName,
+    identity: IdentityId,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.zip", help="The ZIP file to write.")],
+    vectors: Annotated[bool, typer.Option("--vectors", help="With the vectors: they can identify the person.")] = False,
+) -> None:
+    """Write everything that is held about a person into a ZIP file, for them."""
+    with connected(context) as client:
+        archive = client.export_identity(gallery, identity, include_vectors=vectors)
+    output.touch(mode=0o600)
+    output.write_bytes(archive)
+    print_line(f"wrote {output}")
+
+
+def _given(hold: str | None) -> str | Unchanged:
+    if hold is None:
+        return UNCHANGED
+    if not hold:
+        raise typer.BadParameter("a hold needs a reason; --clear-hold ends one", param_hint="--hold")
+    return hold
+
+
 def _expire_time(text: str | None) -> datetime | Unchanged | None:
     if text is None:
         return UNCHANGED
@@ -163,8 +197,10 @@ def _print_identity(identity: Identity) -> None:
         "name": identity.display_name,
         "attributes": _attributes(identity),
         "consent": identity.consent_reference,
+        "purpose": identity.purpose,
         "enrolled (UTC)": moment_text(identity.create_time),
         "expires (UTC)": moment_text(identity.expire_time, absent="never"),
+        **({"legal hold": identity.hold_reason} if identity.hold_reason else {}),
     }
     print_table(details(rows))
     _print_templates(identity.templates)

@@ -112,6 +112,7 @@ class Client:
     cancel_job = _sending(calls.cancel_job)
     get_erasure = _sending(calls.get_erasure)
     check_erasure = _sending(calls.check_erasure)
+    export_identity = _sending(calls.export_identity)
 
     def list_erasures(self, *, page_size: int = 100) -> Iterator[ErasureRecord]:
         """All erasures, the newest first; fetched page by page while they are read."""

@@ -26,7 +26,7 @@ class Template:
 class Identity:
     """A person enrolled in a gallery, by the caller's own id, which is unique in it.
 
-    `expire_time` None: never expires.
+    `expire_time` None: never expires. Nobody may erase whoever has a `hold_reason`.
     """
 
     id: str
@@ -36,6 +36,8 @@ class Identity:
     expire_time: datetime | None
     templates: tuple[Template, ...]
     create_time: datetime | None
+    purpose: str = ""
+    hold_reason: str = ""
 
 
 class EnrolOutcome(StrEnum):
@@ -147,6 +149,7 @@ class EnrolRequest:
     display_name: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict[str, str])
     consent_reference: str = ""
+    purpose: str = ""
     expire_time: datetime | None = None
     several_faces: SeveralFaces | None = None
     duplicate_action: GuardAction | None = None
@@ -158,6 +161,7 @@ class EnrolRequest:
 class IdentityUpdate:
     """Changes what is known of an identity and returns it as it is now; its templates stay.
 
+    A `hold_reason` is a legal hold: nobody can erase the identity, and it does not expire, until it is set to "".
     Raises GalleryNotFoundError, IdentityNotFoundError; InvalidRequestError where nothing is to be changed.
     """
 
@@ -167,4 +171,6 @@ class IdentityUpdate:
     display_name: str | Unchanged = UNCHANGED
     attributes: Mapping[str, str] | Unchanged = UNCHANGED
     consent_reference: str | Unchanged = UNCHANGED
+    purpose: str | Unchanged = UNCHANGED
+    hold_reason: str | Unchanged = UNCHANGED
     expire_time: datetime | Unchanged | None = UNCHANGED

@@ -68,6 +68,7 @@ def enrol(request: EnrolRequest) -> enrolment_pb2.EnrolRequest:
         display_name=request.display_name,
         attributes=request.attributes,
         consent_reference=request.consent_reference,
+        purpose=request.purpose,
         expire_time=_timestamp(request.expire_time),
     )
     images = [enrolment_pb2.EnrolItem(image=image) for image in request.images]
@@ -91,12 +92,18 @@ def update_identity(update: IdentityUpdate) -> enrolment_pb2.UpdateIdentityReque
         identity.attributes.update(update.attributes)
     if not isinstance(update.consent_reference, Unchanged):
         identity.consent_reference = update.consent_reference
+    if not isinstance(update.purpose, Unchanged):
+        identity.purpose = update.purpose
+    if not isinstance(update.hold_reason, Unchanged):
+        identity.hold_reason = update.hold_reason
     if isinstance(update.expire_time, datetime):
         identity.expire_time.FromDatetime(_aware(update.expire_time))
     mask = _mask(
         display_name=update.display_name,
         attributes=update.attributes,
         consent_reference=update.consent_reference,
+        purpose=update.purpose,
+        hold_reason=update.hold_reason,
         expire_time=update.expire_time,
     )
     return enrolment_pb2.UpdateIdentityRequest(gallery=update.gallery, identity=identity, update_mask=mask)

@@ -18,13 +18,15 @@ def request_digest(request: Enrol, source_digests: list[str]) -> str:
     """Tells a request from another one that carries the same id."""
     details = request.details
     expires = None if details.expires_at is None else details.expires_at.isoformat()
-    parts = [
+    parts: list[object] = [
         details.external_id,
         details.display_name,
         details.attributes,
         details.consent_reference,
         expires,
         source_digests,
+        # Last, and only where it is set, so that what earlier versions remember is still recognised.
+        *([] if details.purpose is None else [details.purpose]),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

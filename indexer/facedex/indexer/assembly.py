@@ -8,8 +8,6 @@ import cv2
 
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.indexes import Indexes, SearchSettings
-from facedex.indexer.store.engine import sqlite_url
-from facedex.indexer.store.journal import Journal
 from facedex.indexer.vision.memory import keep_freed_memory
 from facedex.indexer.vision.models import ModelFolder
 from facedex.indexer.vision.pipelines import Pipelines
@@ -22,9 +20,18 @@ if TYPE_CHECKING:
     from facedex.indexer.vision.decode import ImageLimits
 
 
-def open_journal(data: Path) -> Journal:
-    """The erasure journal of a data folder, a file of its own beside the database."""
-    return Journal.open(sqlite_url(data / "erasures.db"))
+def snapshot_folder(store: Store, data: Path) -> Path | None:
+    """Where snapshots of the indexes are kept.
+
+    With data keys there are none, and those of before are deleted: a snapshot holds everybody's vectors as they are, and
+    an old backup of it would tell of somebody whose key is destroyed.
+    """
+    folder = data / "index"
+    if not store.encryption.is_on:
+        return folder
+    for path in folder.glob("gallery-*"):
+        path.unlink(missing_ok=True)
+    return None
 
 
 def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything)
@@ -57,5 +64,5 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
         store,
         pipeline=pipelines.of_name(embedder),
         pipelines=pipelines.of_digest,
-        indexes=Indexes(store, data / "index", search=search or SearchSettings(threads=workers)),
+        indexes=Indexes(store, snapshot_folder(store, data), search=search or SearchSettings(threads=workers)),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,27 +13,25 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from facedex.indexer import calibration_cli, doctor_cli, evaluation_cli, fsck_cli, models_cli
-from facedex.indexer.assembly import assemble_galleries, open_journal
+from facedex.indexer.cli_session import INTERRUPTED, good_order, opened, say
 from facedex.indexer.enrolment import EnrolOutcome
-from facedex.indexer.errors import GalleryNotFound, IndexerError
-from facedex.indexer.failpoints import fail_point
+from facedex.indexer.errors import GalleryNotFound
 from facedex.indexer.jobs.folder import FolderEnrolment, photographs_of
 from facedex.indexer.policy import GalleryPolicy
 from facedex.indexer.store.engine import sqlite_url
-from facedex.indexer.store.store import Store
-from facedex.indexer.vision.decode import ImageLimits
-from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.jobs.folder import EnrolledPhotograph, Photograph
+    from facedex.indexer.store.records import OverdueIdentity
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,9 +43,7 @@ app.add_typer(models_cli.app, name="models")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
 doctor_cli.add_commands(app)
-fsck_cli.add_command(app, place_of=lambda context: (context.obj.database_url, context.obj.data))
-
-INTERRUPTED = 130
+fsck_cli.add_commands(app)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +54,7 @@ class Place:
     database: str | None
     detector: str
     embedder: str
+    data_keys: str | None
 
     @property
     def database_url(self) -> str:
@@ -78,9 +74,17 @@ def program(
     embedder: Annotated[
         str, typer.Option(envvar="FACEDEX_EMBEDDER", help="Model of new galleries.")
     ] = BUILTIN_EMBEDDER,
+    data_keys: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FACEDEX_DATA_KEYS",
+            metavar="DIR_OR_URL",
+            help="Encrypt faces, each person's under a key of their own, kept there.",
+        ),
+    ] = None,
 ) -> None:
     """Builds and tends galleries in a data folder, also while a server runs on it."""
-    context.obj = Place(data, database, detector, embedder)
+    context.obj = Place(data, database, detector, embedder, data_keys)
 
 
 @app.command()
@@ -121,6 +125,92 @@ def rebuild(
     Console().print(table)
 
 
+@app.command()
+def sweep(
+    context: typer.Context,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell who would be erased, and erase nobody.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Erases everybody whose time is over and whom no legal hold keeps, each with a receipt. Servers do so every minute."""
+    with _opened(context.obj) as galleries:
+        overdue = galleries.store.overdue_identities()
+        receipts = [] if dry_run else _swept(galleries)
+    if as_json:
+        print(json.dumps(_sweep_document(overdue, receipts, dry_run=dry_run), indent=2))
+        return
+    _print_overdue("Held, and not erased", [each for each in overdue if each.hold_reason])
+    _print_overdue("Would be erased" if dry_run else "Erased", [each for each in overdue if not each.hold_reason])
+    print(f"erased {len(receipts)} identities; facedex erasures list shows the receipts")
+
+
+def _swept(galleries: Galleries) -> list[str]:
+    """Erases until nobody is left, and begins to remove the copies; a server on the folder ends that."""
+    receipts: list[str] = []
+    while erased := galleries.erase_expired():
+        receipts += [each.receipt for each in erased]
+    galleries.follow()
+    galleries.forget_erased()
+    return receipts
+
+
+def _sweep_document(overdue: list[OverdueIdentity], receipts: list[str], *, dry_run: bool) -> dict[str, object]:
+    rows = [
+        {
+            "gallery": each.gallery,
+            "identity": each.external_id,
+            "expired": each.expired_at.isoformat(),
+            "templates": each.template_count,
+            "hold_reason": each.hold_reason,
+        }
+        for each in overdue
+    ]
+    return {
+        "dry_run": dry_run,
+        "due": [row for row in rows if not row["hold_reason"]],
+        "held": [row for row in rows if row["hold_reason"]],
+        "receipts": [json.loads(each) for each in receipts],
+    }
+
+
+def _print_overdue(title: str, overdue: list[OverdueIdentity]) -> None:
+    if not overdue:
+        return
+    table = Table("gallery", "identity", "expired (UTC)", "templates", "hold", title=title)
+    for each in overdue:
+        moment = f"{each.expired_at:%Y-%m-%d %H:%M}"
+        table.add_row(each.gallery, Text(each.external_id), moment, str(each.template_count), Text(each.hold_reason))
+    Console().print(table)
+
+
+@app.command()
+def encrypt(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Encrypts the faces that were enrolled before there were data keys. After an interruption, it goes on where it stopped."""
+    with _opened(context.obj) as galleries:
+        encryption = galleries.store.encryption
+        total = encryption.count_open()
+        count = _counted_with_progress(encryption.encrypt(), total=total)
+        # What was there unencrypted must not stay in the log and in free space.
+        is_clean = galleries.store.erasures.purge([]) if count else True
+    if as_json:
+        print(json.dumps({"encrypted": count, "remaining": total - count, "copies_gone": is_clean}))
+        return
+    print(f"encrypted {count} of {total} identities")
+    if not is_clean:
+        print("somebody reads the database now: run the command again to remove the last unencrypted copies")
+
+
+def _counted_with_progress(done: Iterator[int], *, total: int) -> int:
+    columns = (TextColumn("encrypting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("encrypting", total=total)
+        return sum(1 for _ in progress.track(done, total=total, task_id=task))
+
+
 def _rebuilt(gallery: Gallery) -> dict[str, object]:
     started = time.perf_counter()
     revision = gallery.request_rebuild()
@@ -134,24 +224,8 @@ def _rebuilt(gallery: Gallery) -> dict[str, object]:
 
 @contextmanager
 def _opened(place: Place) -> Generator[Galleries]:
-    """The galleries of a data folder; errors become one line and exit code 1."""
-    try:
-        place.data.mkdir(parents=True, exist_ok=True)
-        with (
-            closing(open_journal(place.data)) as journal,
-            closing(Store.open(place.database_url, reached=fail_point(os.environ), journal=journal)) as store,
-        ):
-            yield assemble_galleries(
-                store,
-                data=place.data,
-                detector=place.detector,
-                embedder=place.embedder,
-                limits=ImageLimits(),
-                workers=available_cores(),
-            )
-    except (IndexerError, VisionError, OSError) as error:
-        Console(stderr=True).print(f"facedex-index: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+    with good_order(interrupted="stopped"), opened(place) as galleries:
+        yield galleries
 
 
 def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
@@ -159,7 +233,7 @@ def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
         return galleries.get(name)
     except GalleryNotFound:
         galleries.create(name, GalleryPolicy())
-        Console(stderr=True).print(f"created gallery {name}", markup=False, highlight=False)
+        say(f"created gallery {name}")
         return galleries.get(name)
 
 

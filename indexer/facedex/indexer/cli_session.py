@@ -1,5 +1,6 @@
 """What the commands of `facedex-index` share: the galleries of a data folder, progress, and how they end."""
 
+import os
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.errors import IndexerError, InvalidArgument
+from facedex.indexer.failpoints import fail_point
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.store.store import Store
+from facedex.indexer.store.vault import Vault
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.workbench import available_cores
@@ -32,6 +35,8 @@ class HasGalleries(Protocol):
     def detector(self) -> str: ...
     @property
     def embedder(self) -> str: ...
+    @property
+    def data_keys(self) -> str | None: ...
 
 
 class ReportsShare(Protocol):
@@ -61,10 +66,22 @@ def check_output(option: str, file: Path | None, *, kinds: tuple[str, ...] = ())
 
 
 @contextmanager
+def opened_store(place: HasGalleries) -> Generator[Store]:
+    """The store of a data folder, with its journal of erasures and its data keys."""
+    if not place.data.is_dir():
+        raise InvalidArgument("--data", f"there is no folder {place.data}")
+    with (
+        closing(Vault.open(place.data, place.data_keys)) as vault,
+        closing(Store.open(place.database_url, reached=fail_point(os.environ), vault=vault)) as store,
+    ):
+        yield store
+
+
+@contextmanager
 def opened(place: HasGalleries) -> Generator[Galleries]:
     """The galleries of a data folder, which is made where there is none."""
     place.data.mkdir(parents=True, exist_ok=True)
-    with closing(Store.open(place.database_url)) as store:
+    with opened_store(place) as store:
         yield assemble_galleries(
             store,
             data=place.data,

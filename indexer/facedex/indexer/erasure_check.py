@@ -28,7 +28,8 @@ def checked_erasure(galleries: Galleries, receipt: str) -> ErasureCheck:
     erasures = galleries.store.erasures
     content = erasures.verified(receipt)
     record = _record(galleries, content)
-    held = [*erasures.held_rows(content), *_in_indexes(galleries, content), *_copies(record)]
+    keys = ["a data key of it"] if erasures.still_has_keys(content.erasure_id) else []
+    held = [*keys, *erasures.held_rows(content), *_in_indexes(galleries, content), *_copies(record)]
     return ErasureCheck(tuple(held), record)
 
 

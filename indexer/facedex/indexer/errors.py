@@ -24,6 +24,10 @@
     └── ServiceError                the caller did nothing wrong
         ├── ModelMissing            a gallery's model is not loaded in this process
         ├── StoreUnavailable        the database cannot be reached, is full, or is read-only
+        ├── DataKeysMissing         people are encrypted, and the key store is not given or is another one
+        ├── DataKeysMisplaced       keys beside the data would be in the same backup
+        ├── DataKeyMissing          one identity's key is destroyed
+        ├── SealBroken              what is stored of a face was changed, or belongs elsewhere
         ├── DatabaseUnsupported     the address is none of a database that is supported here
         └── DatabaseTooNew          a newer version of facedex has changed the tables
 
@@ -270,6 +274,49 @@ class StoreUnavailable(ServiceError):
             f"the database refused the operation ({self.cause.partition(':')[0]}); repeat the request, "
             "with the same request id where it has one"
         )
+
+
+class DataKeysMissing(ServiceError):
+    """People are encrypted, and their keys are not where this process was told to look."""
+
+    reason = "DATA_KEYS_MISSING"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}; give --data-keys (FACEDEX_DATA_KEYS) the place where this installation's keys are"
+        )
+
+
+class DataKeysMisplaced(ServiceError):
+    """Keys beside the data would be in the same backup."""
+
+    reason = "DATA_KEYS_MISPLACED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "data keys may not lie in the data folder, since a backup of it would hold the keys too; "
+            "give --data-keys another folder, or a postgresql:// address"
+        )
+
+
+class DataKeyMissing(ServiceError):
+    """The key of one identity is destroyed or lost, so that nothing can be read or added."""
+
+    reason = "DATA_KEY_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the identity's data key is gone, so its templates cannot be read; delete the identity, and enrol it anew"
+        )
+
+
+class SealBroken(ServiceError):
+    """What is stored of a face cannot be opened with its identity's key."""
+
+    reason = "SEAL_BROKEN"
+
+    def __init__(self) -> None:
+        super().__init__("a stored vector or crop was changed, or belongs to another template; restore a backup")
 
 
 class DatabaseUnsupported(ServiceError):

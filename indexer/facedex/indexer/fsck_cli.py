@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -14,44 +13,42 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from facedex.indexer.cli_session import good_order, opened_store
 from facedex.indexer.consistency.check import DataFolderCheck
 from facedex.indexer.consistency.findings import Fault, Remedy, Report
 from facedex.indexer.consistency.repair import accept_store, mend
-from facedex.indexer.errors import IndexerError
-from facedex.indexer.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from facedex.indexer.store.store import Store
 
 DIFFERENCES = 3
 EXIT_HELP = "Exit code 3: differences were found, and with --repair are still there."
 
 
-def add_command(app: typer.Typer, *, place_of: Callable[[typer.Context], tuple[str, Path]]) -> None:
-    """Adds the command; `place_of` tells the database's address and the data folder."""
+def add_commands(app: typer.Typer) -> None:
+    """Adds the command of this module to the program."""
+    app.command("fsck", epilog=EXIT_HELP)(fsck)
 
-    @app.command(epilog=EXIT_HELP)
-    def fsck(
-        context: typer.Context,
-        *,
-        gallery: Annotated[str | None, typer.Option(help="Name of the gallery; all of them if none.")] = None,
-        repair: Annotated[bool, typer.Option("--repair", help="Mend what can be made from the database.")] = False,
-        accept: Annotated[
-            bool, typer.Option("--accept-store", help="With --repair: take the database for the truth as it is now.")
-        ] = False,
-        json_path: Annotated[Path | None, typer.Option("--json", help="Write the findings into this file.")] = None,
-    ) -> None:
-        """Examines database, snapshots and index for differences, and names each. Also beside a running server."""
-        url, data = place_of(context)
-        try:
-            with closing(Store.open(url)) as store:
-                reports = _examined(store, data, gallery, _repair(repair=repair, accept=accept))
-        except (IndexerError, OSError) as error:
-            Console(stderr=True).print(f"facedex-index: {error}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
-        _tell(reports, json_path)
-        if not all(report.is_consistent for report in reports):
-            raise typer.Exit(DIFFERENCES)
+
+def fsck(
+    context: typer.Context,
+    *,
+    gallery: Annotated[str | None, typer.Option(help="Name of the gallery; all of them if none.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be made from the database.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept-store", help="With --repair: take the database for the truth as it is now.")
+    ] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the findings into this file.")] = None,
+) -> None:
+    """Examines database, snapshots and index for differences, and names each. Also beside a running server."""
+    wanted = _repair(repair=repair, accept=accept)
+    with good_order(interrupted="stopped"), opened_store(context.obj) as store:
+        reports = _examined(store, context.obj.data, gallery, wanted)
+    _tell(reports, json_path)
+    if not all(report.is_consistent for report in reports):
+        raise typer.Exit(DIFFERENCES)
 
 
 class _Repair(Enum):
@@ -71,7 +68,8 @@ def _repair(*, repair: bool, accept: bool) -> _Repair:
 
 
 def _examined(store: Store, data: Path, gallery: str | None, repair: _Repair) -> list[Report]:
-    check = DataFolderCheck(store, data / "index")
+    # With data keys there are no snapshots: see `assembly.snapshot_folder`.
+    check = DataFolderCheck(store, None if store.encryption.is_on else data / "index")
     names = [gallery] if gallery else sorted(store.revisions())
     reports = [_mended(partial(check.gallery, name), check, store, repair) for name in names]
     return reports if gallery else [*reports, _mended(check.everywhere, check, store, repair)]

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61\x63\x65\x64\x65x/v1/erasure.proto\x12\nfacedex.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x02\n\x07\x45rasure\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x05scope\x18\x02 \x01(\x0e\x32\x18.facedex.v1.ErasureScope\x12)\n\x06reason\x18\x03 \x01(\x0e\x32\x19.facedex.v1.ErasureReason\x12\x0f\n\x07gallery\x18\x04 \x01(\t\x12\x17\n\x0fidentity_number\x18\x05 \x01(\x03\x12\x16\n\x0eidentity_count\x18\x06 \x01(\x03\x12\x16\n\x0etemplate_count\x18\x07 \x01(\x03\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12.\n\nerase_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0chorizon_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07receipt\x18\x0c \x01(\t\"<\n\x13ListErasuresRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListErasuresResponse\x12%\n\x08\x65rasures\x18\x01 \x03(\x0b\x32\x13.facedex.v1.Erasure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x11GetErasureRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x12GetErasureResponse\x12$\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Erasure\"&\n\x13\x43heckErasureRequest\x12\x0f\n\x07receipt\x18\x01 \x01(\t\"J\n\x14\x43heckErasureResponse\x12\x0c\n\x04held\x18\x01 \x03(\t\x12$\n\x07\x65rasure\x18\x02 \x01(\x0b\x32\x13.facedex.v1.Erasure*\x80\x01\n\x0c\x45rasureScope\x12\x1d\n\x19\x45RASURE_SCOPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RASURE_SCOPE_IDENTITY\x10\x01\x12\x1a\n\x16\x45RASURE_SCOPE_TEMPLATE\x10\x02\x12\x19\n\x15\x45RASURE_SCOPE_GALLERY\x10\x03*i\n\rErasureReason\x12\x1e\n\x1a\x45RASURE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45RASURE_REASON_REQUESTED\x10\x01\x12\x1a\n\x16\x45RASURE_REASON_EXPIRED\x10\x02\x32\x83\x02\n\x0e\x45rasureService\x12Q\n\x0cListErasures\x12\x1f.facedex.v1.ListErasuresRequest\x1a .facedex.v1.ListErasuresResponse\x12K\n\nGetErasure\x12\x1d.facedex.v1.GetErasureRequest\x1a\x1e.facedex.v1.GetErasureResponse\x12Q\n\x0c\x43heckErasure\x12\x1f.facedex.v1.CheckErasureRequest\x1a .facedex.v1.CheckErasureResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61\x63\x65\x64\x65x/v1/erasure.proto\x12\nfacedex.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x02\n\x07\x45rasure\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x05scope\x18\x02 \x01(\x0e\x32\x18.facedex.v1.ErasureScope\x12)\n\x06reason\x18\x03 \x01(\x0e\x32\x19.facedex.v1.ErasureReason\x12\x0f\n\x07gallery\x18\x04 \x01(\t\x12\x17\n\x0fidentity_number\x18\x05 \x01(\x03\x12\x16\n\x0eidentity_count\x18\x06 \x01(\x03\x12\x16\n\x0etemplate_count\x18\x07 \x01(\x03\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12.\n\nerase_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0chorizon_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07receipt\x18\x0c \x01(\t\"<\n\x13ListErasuresRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListErasuresResponse\x12%\n\x08\x65rasures\x18\x01 \x03(\x0b\x32\x13.facedex.v1.Erasure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x11GetErasureRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x12GetErasureResponse\x12$\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x13.facedex.v1.Erasure\"&\n\x13\x43heckErasureRequest\x12\x0f\n\x07receipt\x18\x01 \x01(\t\"J\n\x14\x43heckErasureResponse\x12\x0c\n\x04held\x18\x01 \x03(\t\x12$\n\x07\x65rasure\x18\x02 \x01(\x0b\x32\x13.facedex.v1.Erasure\"V\n\x15\x45xportIdentityRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x13\n\x0bidentity_id\x18\x02 \x01(\t\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\")\n\x16\x45xportIdentityResponse\x12\x0f\n\x07\x61rchive\x18\x01 \x01(\x0c*\x80\x01\n\x0c\x45rasureScope\x12\x1d\n\x19\x45RASURE_SCOPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RASURE_SCOPE_IDENTITY\x10\x01\x12\x1a\n\x16\x45RASURE_SCOPE_TEMPLATE\x10\x02\x12\x19\n\x15\x45RASURE_SCOPE_GALLERY\x10\x03*i\n\rErasureReason\x12\x1e\n\x1a\x45RASURE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45RASURE_REASON_REQUESTED\x10\x01\x12\x1a\n\x16\x45RASURE_REASON_EXPIRED\x10\x02\x32\xdc\x02\n\x0e\x45rasureService\x12Q\n\x0cListErasures\x12\x1f.facedex.v1.ListErasuresRequest\x1a .facedex.v1.ListErasuresResponse\x12K\n\nGetErasure\x12\x1d.facedex.v1.GetErasureRequest\x1a\x1e.facedex.v1.GetErasureResponse\x12Q\n\x0c\x43heckErasure\x12\x1f.facedex.v1.CheckErasureRequest\x1a .facedex.v1.CheckErasureResponse\x12W\n\x0e\x45xportIdentity\x12!.facedex.v1.ExportIdentityRequest\x1a\".facedex.v1.ExportIdentityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'facedex.v1.erasure_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERASURESCOPE']._serialized_start=812
-  _globals['_ERASURESCOPE']._serialized_end=940
-  _globals['_ERASUREREASON']._serialized_start=942
-  _globals['_ERASUREREASON']._serialized_end=1047
+  _globals['_ERASURESCOPE']._serialized_start=943
+  _globals['_ERASURESCOPE']._serialized_end=1071
+  _globals['_ERASUREREASON']._serialized_start=1073
+  _globals['_ERASUREREASON']._serialized_end=1178
   _globals['_ERASURE']._serialized_start=74
   _globals['_ERASURE']._serialized_end=450
   _globals['_LISTERASURESREQUEST']._serialized_start=452
@@ -50,6 +50,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKERASUREREQUEST']._serialized_end=733
   _globals['_CHECKERASURERESPONSE']._serialized_start=735
   _globals['_CHECKERASURERESPONSE']._serialized_end=809
-  _globals['_ERASURESERVICE']._serialized_start=1050
-  _globals['_ERASURESERVICE']._serialized_end=1309
+  _globals['_EXPORTIDENTITYREQUEST']._serialized_start=811
+  _globals['_EXPORTIDENTITYREQUEST']._serialized_end=897
+  _globals['_EXPORTIDENTITYRESPONSE']._serialized_start=899
+  _globals['_EXPORTIDENTITYRESPONSE']._serialized_end=940
+  _globals['_ERASURESERVICE']._serialized_start=1181
+  _globals['_ERASURESERVICE']._serialized_end=1529
 # @@protoc_insertion_point(module_scope)

@@ -295,3 +295,55 @@ class CheckErasureResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckErasureResponse: _TypeAlias = CheckErasureResponse  # noqa: Y015
+
+@_typing.final
+class ExportIdentityRequest(_message.Message):
+    """Asks for everything that is held about one person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_VECTORS_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Name of the gallery."""
+    identity_id: _builtins.str
+    """The caller's id of the person."""
+    include_vectors: _builtins.bool
+    """Whether to include the vectors: whoever has them can compare the person, and build a face like theirs."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        identity_id: _builtins.str = ...,
+        include_vectors: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "identity_id", b"identity_id", "include_vectors", b"include_vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportIdentityRequest: _TypeAlias = ExportIdentityRequest  # noqa: Y015
+
+@_typing.final
+class ExportIdentityResponse(_message.Message):
+    """Everything that is held about one person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    archive: _builtins.bytes
+    """A ZIP file: person.json, and each aligned crop as a PNG file."""
+    def __init__(
+        self,
+        *,
+        archive: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportIdentityResponse: _TypeAlias = ExportIdentityResponse  # noqa: Y015

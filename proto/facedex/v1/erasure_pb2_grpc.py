@@ -53,6 +53,11 @@ class ErasureServiceStub:
                 request_serializer=facedex_dot_v1_dot_erasure__pb2.CheckErasureRequest.SerializeToString,
                 response_deserializer=facedex_dot_v1_dot_erasure__pb2.CheckErasureResponse.FromString,
                 _registered_method=True)
+        self.ExportIdentity = channel.unary_unary(
+                '/facedex.v1.ErasureService/ExportIdentity',
+                request_serializer=facedex_dot_v1_dot_erasure__pb2.ExportIdentityRequest.SerializeToString,
+                response_deserializer=facedex_dot_v1_dot_erasure__pb2.ExportIdentityResponse.FromString,
+                _registered_method=True)
 
 
 class ErasureServiceServicer:
@@ -83,6 +88,13 @@ class ErasureServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportIdentity(self, request, context):
+        """Returns everything that is held about one person, also where the time is over and a hold keeps them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ErasureServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -100,6 +112,11 @@ def add_ErasureServiceServicer_to_server(servicer, server):
                     servicer.CheckErasure,
                     request_deserializer=facedex_dot_v1_dot_erasure__pb2.CheckErasureRequest.FromString,
                     response_serializer=facedex_dot_v1_dot_erasure__pb2.CheckErasureResponse.SerializeToString,
+            ),
+            'ExportIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportIdentity,
+                    request_deserializer=facedex_dot_v1_dot_erasure__pb2.ExportIdentityRequest.FromString,
+                    response_serializer=facedex_dot_v1_dot_erasure__pb2.ExportIdentityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -187,6 +204,33 @@ class ErasureService:
             '/facedex.v1.ErasureService/CheckErasure',
             facedex_dot_v1_dot_erasure__pb2.CheckErasureRequest.SerializeToString,
             facedex_dot_v1_dot_erasure__pb2.CheckErasureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facedex.v1.ErasureService/ExportIdentity',
+            facedex_dot_v1_dot_erasure__pb2.ExportIdentityRequest.SerializeToString,
+            facedex_dot_v1_dot_erasure__pb2.ExportIdentityResponse.FromString,
             options,
             channel_credentials,
             insecure,

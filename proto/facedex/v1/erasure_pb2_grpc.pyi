@@ -43,6 +43,8 @@ class ErasureServiceStub:
     """Returns one erasure. NOT_FOUND where there was none of that id."""
     CheckErasure: _grpc.UnaryUnaryMultiCallable[_erasure_pb2.CheckErasureRequest, _erasure_pb2.CheckErasureResponse]
     """Looks whether anything of an erasure is still held here, now. INVALID_ARGUMENT where this installation did not sign the receipt."""
+    ExportIdentity: _grpc.UnaryUnaryMultiCallable[_erasure_pb2.ExportIdentityRequest, _erasure_pb2.ExportIdentityResponse]
+    """Returns everything that is held about one person, also where the time is over and a hold keeps them."""
 
 @_typing.type_check_only
 class ErasureServiceAsyncStub(ErasureServiceStub):
@@ -59,6 +61,8 @@ class ErasureServiceAsyncStub(ErasureServiceStub):
     """Returns one erasure. NOT_FOUND where there was none of that id."""
     CheckErasure: _aio.UnaryUnaryMultiCallable[_erasure_pb2.CheckErasureRequest, _erasure_pb2.CheckErasureResponse]  # type: ignore[assignment]
     """Looks whether anything of an erasure is still held here, now. INVALID_ARGUMENT where this installation did not sign the receipt."""
+    ExportIdentity: _aio.UnaryUnaryMultiCallable[_erasure_pb2.ExportIdentityRequest, _erasure_pb2.ExportIdentityResponse]  # type: ignore[assignment]
+    """Returns everything that is held about one person, also where the time is over and a hold keeps them."""
 
 class ErasureServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was erased, and what is held about one person.
@@ -90,5 +94,13 @@ class ErasureServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_erasure_pb2.CheckErasureResponse, _abc.Awaitable[_erasure_pb2.CheckErasureResponse]]:
         """Looks whether anything of an erasure is still held here, now. INVALID_ARGUMENT where this installation did not sign the receipt."""
+
+    @_abc_1.abstractmethod
+    def ExportIdentity(
+        self,
+        request: _erasure_pb2.ExportIdentityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_erasure_pb2.ExportIdentityResponse, _abc.Awaitable[_erasure_pb2.ExportIdentityResponse]]:
+        """Returns everything that is held about one person, also where the time is over and a hold keeps them."""
 
 def add_ErasureServiceServicer_to_server(servicer: ErasureServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,12 +11,13 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from facedex.indexer.assembly import assemble_galleries, open_journal
+from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.failpoints import fail_point
 from facedex.indexer.indexes import SearchSettings
 from facedex.indexer.jobs.calibration import certificate_of_gallery
 from facedex.indexer.jobs.runner import JobRunner
 from facedex.indexer.store.store import Store
+from facedex.indexer.store.vault import Vault
 from facedex.server.admission import Admission, Places
 from facedex.server.calibration_service import CALIBRATE, CalibrationService
 from facedex.server.enrolment_service import EnrolmentService
@@ -88,11 +89,11 @@ class App:
     def __init__(self, settings: Settings) -> None:
         settings.data.mkdir(parents=True, exist_ok=True)
         self._settings = settings
-        self._journal = open_journal(settings.data)
+        self._vault = Vault.open(settings.data, settings.data_keys)
         self._store = Store.open(
             settings.database_url,
             reached=fail_point(os.environ),
-            journal=self._journal,
+            vault=self._vault,
             horizon=settings.erasure_horizon,
         )
         self._galleries = assemble_galleries(
@@ -133,7 +134,7 @@ class App:
         self._follower.stop()
         self._jobs.stop()
         self._store.close()
-        self._journal.close()
+        self._vault.close()
 
     def _calibrate(self, job: JobRecord, report: Callable[[float], None]) -> dict[str, Any]:
         gallery = self._galleries.get(job.gallery)

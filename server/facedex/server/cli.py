@@ -76,6 +76,14 @@ def serve_command(
     check_every: Annotated[
         int, typer.Option(envvar="FACEDEX_CHECK_EVERY", min=0, help="One search in so many is checked by an exact one.")
     ] = 1_000,
+    data_keys: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FACEDEX_DATA_KEYS",
+            metavar="DIR_OR_URL",
+            help="Encrypt faces, each person's under a key of their own, kept there.",
+        ),
+    ] = None,
     erasure_horizon_seconds: Annotated[
         float,
         typer.Option(
@@ -102,6 +110,7 @@ def serve_command(
         workers=workers,
         follow_interval_seconds=follow_interval_seconds,
         check_every=check_every,
+        data_keys=data_keys,
         erasure_horizon_seconds=erasure_horizon_seconds,
         drain_seconds=drain_seconds,
     )

@@ -46,6 +46,8 @@ UPDATABLE = {
     "display_name": "display_name",
     "attributes": "attributes",
     "consent_reference": "consent_reference",
+    "purpose": "purpose",
+    "hold_reason": "hold_reason",
     "expire_time": "expires_at",
 }
 MAX_ATTRIBUTES = 64
@@ -167,6 +169,7 @@ def _domain_details(identity: enrolment_pb2.Identity) -> IdentityDetails:
         display_name=checked_text(identity.display_name, "display_name") or None,
         attributes=_checked_attributes(dict(identity.attributes)) or None,
         consent_reference=checked_text(identity.consent_reference, "consent_reference") or None,
+        purpose=checked_text(identity.purpose, "purpose") or None,
         expires_at=_future_expiry(identity),
     )
 
@@ -210,6 +213,8 @@ def _new_values(identity: enrolment_pb2.Identity, paths: Sequence[str]) -> dict[
         "display_name": checked_text(identity.display_name, "display_name"),
         "attributes": _checked_attributes(dict(identity.attributes)),
         "consent_reference": checked_text(identity.consent_reference, "consent_reference"),
+        "purpose": checked_text(identity.purpose, "purpose"),
+        "hold_reason": checked_text(identity.hold_reason, "hold_reason"),
         "expires_at": _future_expiry(identity),
     }
     return {UPDATABLE[path]: values[UPDATABLE[path]] for path in paths}
@@ -249,6 +254,8 @@ def wire_identity(record: IdentityRecord) -> enrolment_pb2.Identity:
         display_name=record.display_name,
         attributes=record.attributes,
         consent_reference=record.consent_reference,
+        purpose=record.purpose,
+        hold_reason=record.hold_reason,
         expire_time=None if record.expires_at is None else wire_time(record.expires_at),
         templates=[_wire_template(each) for each in record.templates],
         create_time=wire_time(record.created_at),

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 from facedex.indexer.erasure_check import checked_erasure
 from facedex.indexer.errors import ErasureNotFound, InvalidArgument
+from facedex.indexer.jobs.subject_access import VectorChoice, person_archive
 from facedex.indexer.store.tombstones import ErasureReason, ErasureRecord, ErasureScope
 from facedex.server.paging import name_before, page_size, token_after
-from facedex.server.translate import wire_time
+from facedex.server.translate import checked_identity_id, wire_time
 from facedex.v1 import erasure_pb2, erasure_pb2_grpc
 
 if TYPE_CHECKING:
@@ -45,6 +46,19 @@ class ErasureService(erasure_pb2_grpc.ErasureServiceServicer):
         check = checked_erasure(self._galleries, request.receipt)
         known = None if check.record is None else wire_erasure(check.record)
         return erasure_pb2.CheckErasureResponse(held=check.held, erasure=known)
+
+    def ExportIdentity(
+        self, request: erasure_pb2.ExportIdentityRequest, context: grpc.ServicerContext
+    ) -> erasure_pb2.ExportIdentityResponse:
+        store = self._galleries.store
+        gallery = self._galleries.get(request.gallery).record
+        archive = person_archive(
+            store.person(gallery, checked_identity_id(request.identity_id)),
+            gallery=gallery.name,
+            vectors=VectorChoice.WITH_VECTORS if request.include_vectors else VectorChoice.WITHOUT_VECTORS,
+            exported_at=store.now(),
+        )
+        return erasure_pb2.ExportIdentityResponse(archive=archive)
 
     def _last_of(self, page_token: str) -> ErasureRecord | None:
         erasure_id = name_before(page_token)

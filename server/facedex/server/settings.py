@@ -41,6 +41,8 @@ class Settings:
     """How often the change log is read for changes of other processes."""
     check_every: int = 1_000
     """One search in so many is done again exactly, to count what the fast index missed; 0: none."""
+    data_keys: str | None = None
+    """Folder or URL of the data keys; None: nobody is encrypted."""
     erasure_horizon_seconds: float = 86_400.0
     """By when after an erasure the last copies in the data folder are gone."""
     drain_seconds: float = 10.0

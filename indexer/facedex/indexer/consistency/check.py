@@ -9,6 +9,7 @@ from facedex.indexer.consistency.findings import Fault, Finding, Report
 from facedex.indexer.consistency.index_check import IndexCheck
 from facedex.indexer.consistency.snapshot_check import SnapshotCheck
 from facedex.indexer.consistency.store_check import StoreCheck
+from facedex.indexer.errors import SealBroken
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.indexes import Indexes
 from facedex.indexer.search.snapshot import SnapshotRejected
@@ -35,7 +36,7 @@ def check_gallery(gallery: Gallery, *, checkpoint: Callable[[], None] = lambda: 
 class DataFolderCheck:
     """Examines galleries of a data folder without a server: rows and log, snapshot, and the index as a start makes it."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path | None) -> None:
         self._store = store
         self.indexes = Indexes(store, folder)
 
@@ -81,7 +82,7 @@ class DataFolderCheck:
         try:
             gallery = Gallery(record, store=self._store, indexes=indexes)
             gallery.catch_up()
-        except ValueError as error:  # vectors of several lengths, or a change of no kind that there is
+        except (ValueError, SealBroken) as error:  # vectors of several lengths, a change of no kind that there is
             yield Finding(Fault.INDEX_UNBUILDABLE, f"building it failed with {type(error).__name__}")
         else:
             yield from IndexCheck(gallery, checkpoint=lambda: None).findings()

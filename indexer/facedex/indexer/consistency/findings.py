@@ -45,6 +45,8 @@ class Fault(Enum):
     """A template that was erased, and is there again."""
     ROW_UNUSABLE = "row-unusable", Remedy.ACCEPT
     """A template of another model, another length, not finite or not of unit length."""
+    ROW_UNREADABLE = "row-unreadable", Remedy.ACCEPT
+    """A template whose data key is gone, as after an erasure that this database does not know."""
     ROW_UNOWNED = "row-unowned", Remedy.ACCEPT
     """A template whose identity is not there, or is of another gallery."""
     STRAY_ROWS = "stray-rows", Remedy.ACCEPT

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from facedex.indexer.store.store import Store
 
 # Whoever was erased stays erased; and what no index can hold is of no use to anybody.
-ERASED_WHEN_ACCEPTED = frozenset({Fault.ROW_RETURNED, Fault.ROW_UNUSABLE, Fault.ROW_UNOWNED})
+ERASED_WHEN_ACCEPTED = frozenset({Fault.ROW_RETURNED, Fault.ROW_UNREADABLE, Fault.ROW_UNUSABLE, Fault.ROW_UNOWNED})
 
 
 def mend(report: Report, *, store: Store, indexes: Indexes) -> None:

@@ -54,7 +54,9 @@ class StoreCheck:
         owners = [int(self.book.added.identities[place]) if place >= 0 else None for place in added.tolist()]
         for row, owner, erasure in zip(rows, owners, erased.tolist(), strict=True):
             yield from self._of_log(row, owner, is_erased=erasure >= 0)
-            if not self._is_sealed(row, owner):
+            if not row.has_key:
+                yield Finding(Fault.ROW_UNREADABLE, f"of identity number {row.identity_id}", row.id)
+            elif not self._is_sealed(row, owner):
                 yield Finding(Fault.ROW_ALTERED, f"of identity number {row.identity_id}", row.id)
             if not row.is_owned:
                 yield Finding(Fault.ROW_UNOWNED, f"there is no identity number {row.identity_id} here", row.id)
@@ -80,7 +82,7 @@ class StoreCheck:
 
 def _unusable(rows: Sequence[StoredTemplate], record: GalleryRecord) -> Iterator[Finding]:
     usable: list[StoredTemplate] = []
-    for row in rows:
+    for row in (each for each in rows if each.has_key):
         reason = _unfit(row, record)
         if reason:
             yield Finding(Fault.ROW_UNUSABLE, reason, row.id)

@@ -15,15 +15,17 @@ from facedex.indexer.store.schema import OWNED, change, gallery, template
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from facedex.indexer.store.sealing import Seals
+
 
 class StoreAmendment:
     """One transaction that amends a gallery. Whoever opens it holds the gallery's lock until it is committed."""
 
-    def __init__(self, connection: Connection, record: GalleryRecord, digester: TemplateDigester) -> None:
+    def __init__(self, connection: Connection, record: GalleryRecord, digester: TemplateDigester, seals: Seals) -> None:
         self._connection = connection
         self._record = record
         self._digester = digester
-        self.moment = StoreMoment(connection)
+        self.moment = StoreMoment(connection, seals)
 
     def number_anew(self, gaps: Iterable[tuple[int, int]]) -> None:
         """Fills missing numbers of the log with changes that concern nobody."""
@@ -64,7 +66,7 @@ class StoreAmendment:
         digest = EMPTY
         for rows in self.moment.templates(self._record):
             for row in rows:
-                seal = self._digester.seal(row.identity_id, row.vector)
+                seal = self._digester.seal(row.identity_id, row.vector) if row.has_key else row.seal
                 if seal != row.seal:
                     self._connection.execute(update(template).where(template.c.id == row.id).values(seal=seal))
                 digest = digest.plus([self._digester.member(row.id, seal)])

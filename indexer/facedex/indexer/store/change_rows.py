@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, and_, insert, select
+from sqlalchemy import Connection, Select, and_, func, insert, select
 
 from facedex.indexer.store.gallery_rows import set_standing
 from facedex.indexer.store.identity_rows import decode_vector
 from facedex.indexer.store.records import Change, ChangeOp, Standing, as_utc
-from facedex.indexer.store.schema import change, secret, template
+from facedex.indexer.store.schema import change, identity, secret, template
+from facedex.indexer.store.sealing import VECTOR, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
+
+    from facedex.indexer.store.sealing import Seals
 
 
 def log_change(
@@ -53,33 +56,52 @@ def insert_changes(
     return after + len(rows)
 
 
-def select_changes(connection: Connection, gallery_id: int, *, after: int, limit: int) -> list[Change]:
-    """Changes above `after` in order, each addition with its vector unless it was erased since."""
-    added = and_(template.c.id == change.c.template_id, change.c.op == ChangeOp.ADD.value)
-    statement = (
-        select(change, template.c.vector)
-        .select_from(change)
-        .join(template, added, isouter=True)
-        .where(change.c.gallery_id == gallery_id, change.c.seq > after)
-        .order_by(change.c.seq)
-        .limit(limit)
-    )
+def select_changes(connection: Connection, gallery_id: int, *, after: int, limit: int, seals: Seals) -> list[Change]:
+    """Changes above `after` in order, each addition with its vector unless it was erased since, or its key destroyed."""
+    statement = _changes(seals).where(change.c.gallery_id == gallery_id, change.c.seq > after)
+    rows = connection.execute(statement.order_by(change.c.seq).limit(limit)).all()
+    vectors = _sealed_vectors(rows, seals) if seals.are_used else (row.vector for row in rows)
     return [
         Change(
             seq=row.seq,
             op=ChangeOp(row.op),
             template_id=row.template_id,
             identity_id=row.identity_id,
-            vector=None if row.vector is None else decode_vector(row.vector),
+            vector=None if vector is None else decode_vector(vector),
         )
-        for row in connection.execute(statement)
+        for row, vector in zip(rows, vectors, strict=True)
     ]
+
+
+def _changes(seals: Seals) -> Select[Any]:
+    added = and_(template.c.id == change.c.template_id, change.c.op == ChangeOp.ADD.value)
+    if not seals.are_used:
+        return select(change, template.c.vector).select_from(change).join(template, added, isouter=True)
+    columns = (template.c.vector, template.c.model_digest, template.c.source_digest, identity.c.key_id)
+    faces = change.join(template, added, isouter=True).join(
+        identity, identity.c.id == template.c.identity_id, isouter=True
+    )
+    return select(change, *columns).select_from(faces)
+
+
+def _sealed_vectors(rows: Sequence[Any], seals: Seals) -> Iterator[bytes | None]:
+    sealers = seals.among(row.key_id for row in rows if row.vector is not None)
+    for row in rows:
+        sealer = None if row.vector is None else sealers.get(row.key_id)
+        place = Place(VECTOR, row.model_digest, row.source_digest)
+        yield None if sealer is None else sealer.opened(row.vector, place)
 
 
 def select_change_time(connection: Connection, gallery_id: int, seq: int) -> datetime | None:
     """When a change was made; None where the log has no such number."""
     where = (change.c.gallery_id == gallery_id) & (change.c.seq == seq)
     moment = connection.execute(select(change.c.changed_at).where(where)).scalar()
+    return None if moment is None else as_utc(moment)
+
+
+def select_newest_change(connection: Connection) -> datetime | None:
+    """When any gallery was changed last."""
+    moment = connection.execute(select(func.max(change.c.changed_at))).scalar()
     return None if moment is None else as_utc(moment)
 
 

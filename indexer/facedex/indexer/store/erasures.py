@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from facedex.indexer.set_digest import TemplateDigester
-    from facedex.indexer.store.journal import Journal
+    from facedex.indexer.store.vault import Vault
 
     Transaction = Callable[[], AbstractContextManager[Connection]]
 
@@ -39,7 +39,7 @@ PER_TRANSACTION = 1_000
 
 
 class Erasures:
-    """Completes each erasure: its rows are gone; then the journal knows it; then there is a receipt; then copies go.
+    """Completes each erasure: rows go, the journal knows it, its data key goes, there is a receipt, copies go.
 
     In that order, so that after a crash at any point a receipt is never a promise that the next start cannot keep: what
     has a tombstone and no receipt is completed by `recover`.
@@ -53,7 +53,7 @@ class Erasures:
         reading: Transaction,
         writing: Transaction,
         clock: Callable[[], datetime],
-        journal: Journal | None,
+        vault: Vault,
         horizon: timedelta,
         reached: Reached,
     ) -> None:
@@ -62,7 +62,8 @@ class Erasures:
         self._reading = reading
         self._writing = writing
         self._clock = clock
-        self._journal = journal
+        self._journal = vault.journal
+        self._keys = vault.keys
         self._horizon = horizon
         self._reached = reached
 
@@ -104,6 +105,8 @@ class Erasures:
         self._reached(Step.BEFORE_JOURNAL)
         if self._journal is not None:
             self._journal.note([tombstone])
+        if self._keys is not None and tombstone.key_ids:
+            self._keys.destroy(tombstone.key_ids)
         self._reached(Step.BEFORE_RECEIPT)
         receipt = self.signer.receipt(tombstone, on_postgresql=not is_sqlite(self._engine))
         with self._writing() as connection:
@@ -223,6 +226,15 @@ class Erasures:
             logger.info("the write-ahead log is cut later: %s", error.cause)
             return False
 
+    def _cut_key_log(self) -> bool:
+        return self._keys is None or self._keys.cut_log()
+
+    def still_has_keys(self, erasure_id: str) -> bool:
+        """Whether a data key of what was erased can still be read."""
+        with self._reading() as connection:
+            record = erasure_rows.select_erasure(connection, erasure_id)
+        return bool(record and self._keys and self._keys.keys(record.tombstone.key_ids))
+
     def purge(self, unpurged: Collection[Tombstone]) -> bool:
         """Removes what is left of these from the database, and notes it; False where somebody is in the way."""
         try:
@@ -231,7 +243,7 @@ class Erasures:
         except StoreUnavailable as error:
             logger.info("the database is written anew later: %s", error.cause)
             return False
-        if not self.cut_log():
+        if not (self.cut_log() and self._cut_key_log()):
             return False
         with self._writing() as connection:
             erasure_rows.update_purged(connection, [each.erasure_id for each in unpurged], now=self._clock())

@@ -23,11 +23,13 @@ from facedex.indexer.store.records import (
     IdentityDetails,
     IdentityRecord,
     NewTemplate,
+    OverdueIdentity,
     SealedTemplate,
     TemplateRecord,
     as_utc,
 )
 from facedex.indexer.store.schema import gallery, identity, template
+from facedex.indexer.store.sealing import CROP, VECTOR, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.set_digest import TemplateDigester
+    from facedex.indexer.store.sealing import Sealer, Seals
 
 VECTOR_DTYPE = np.dtype("<f2")
 
@@ -103,6 +106,16 @@ def select_expired(connection: Connection, *, now: datetime, limit: int) -> list
     return [(row.name, row.external_id) for row in rows]
 
 
+def select_overdue(connection: Connection, *, now: datetime) -> list[OverdueIdentity]:
+    """Everybody whose time is over, held or not, the longest ago first."""
+    faces = select(func.count()).where(template.c.identity_id == identity.c.id).scalar_subquery().label("faces")
+    statement = select(gallery.c.name, identity, faces).join(gallery).where(identity.c.expires_at <= now)
+    return [
+        OverdueIdentity(row.name, row.external_id, as_utc(row.expires_at), row.faces, row.hold_reason)
+        for row in connection.execute(statement.order_by(identity.c.expires_at, identity.c.id))
+    ]
+
+
 def _is_alive(now: datetime) -> ColumnElement[bool]:
     return or_(identity.c.expires_at.is_(None), identity.c.expires_at > now)
 
@@ -128,17 +141,35 @@ def select_sources(connection: Connection, identity_id: int, model_digest: str) 
     return {row.source_digest: row.id for row in rows}
 
 
-def select_vectors(connection: Connection, identity_id: int, model_digest: str) -> list[NDArray[np.float32]]:
-    """The vectors of one identity, in order of enrolment."""
+def select_vectors(
+    connection: Connection, identity_id: int, model_digest: str, seals: Seals
+) -> list[NDArray[np.float32]]:
+    """The vectors of one identity, in order of enrolment; none where its key is destroyed."""
+    key_id = select_key_id(connection, identity_id) if seals.are_used else ""
+    sealer = seals.among([key_id]).get(key_id)
+    if sealer is None:
+        return []
     where = (template.c.identity_id == identity_id) & (template.c.model_digest == model_digest)
-    blobs = connection.execute(select(template.c.vector).where(where).order_by(template.c.id)).scalars()
-    return [decode_vector(blob) for blob in blobs]
+    columns = (template.c.vector, template.c.source_digest)
+    rows = connection.execute(select(*columns).where(where).order_by(template.c.id)).all()
+    return [decode_vector(sealer.opened(row.vector, Place(VECTOR, model_digest, row.source_digest))) for row in rows]
+
+
+def select_key_id(connection: Connection, identity_id: int) -> str:
+    return connection.execute(select(identity.c.key_id).where(identity.c.id == identity_id)).scalar() or ""
 
 
 def insert_identity(
-    connection: Connection, gallery_id: int, details: IdentityDetails, *, expires_at: datetime | None, now: datetime
+    connection: Connection,
+    gallery_id: int,
+    details: IdentityDetails,
+    *,
+    key_id: str,
+    expires_at: datetime | None,
+    now: datetime,
 ) -> int:
     statement = insert(identity).values(
+        key_id=key_id,
         gallery_id=gallery_id,
         external_id=details.external_id,
         display_name=details.display_name or "",
@@ -155,7 +186,7 @@ def update_identity(connection: Connection, identity_id: int, values: dict[str, 
     connection.execute(update(identity).where(identity.c.id == identity_id).values(values))
 
 
-def insert_templates(
+def insert_templates(  # noqa: PLR0913  (the parts of a row)
     connection: Connection,
     templates: Sequence[NewTemplate],
     *,
@@ -163,9 +194,14 @@ def insert_templates(
     identity_id: int,
     model_digest: str,
     digester: TemplateDigester,
+    sealer: Sealer,
     now: datetime,
 ) -> list[SealedTemplate]:
     """Adds templates and returns their numbers, in order, with their seals."""
+
+    def sealed_crop(new: NewTemplate) -> bytes | None:
+        return None if new.crop is None else sealer.seal(new.crop, Place(CROP, model_digest, new.source_digest))
+
     vectors = [encode_vector(new.vector) for new in templates]
     seals = [digester.seal(identity_id, vector) for vector in vectors]
     rows = [
@@ -173,10 +209,10 @@ def insert_templates(
             "gallery_id": gallery_id,
             "identity_id": identity_id,
             "model_digest": model_digest,
-            "vector": vector,
+            "vector": sealer.seal(vector, Place(VECTOR, model_digest, new.source_digest)),
             "quality": new.quality,
             "source_digest": new.source_digest,
-            "crop": new.crop,
+            "crop": sealed_crop(new),
             "seal": seal,
             "created_at": now,
         }
@@ -188,18 +224,34 @@ def insert_templates(
 
 
 def copy_templates(
-    connection: Connection, identity_id: int, to_identity_id: int, *, digester: TemplateDigester
+    connection: Connection, identity_id: int, to_identity_id: int, *, digester: TemplateDigester, seals: Seals
 ) -> list[SealedTemplate]:
-    """Copies an identity's templates to another one, less the photographs that it has; returns the copies."""
+    """Copies an identity's templates to another one, less the photographs that it has; returns the copies.
+
+    Raises:
+        DataKeyMissing, SealBroken: what is encrypted cannot be read.
+
+    """
     known = {_photograph(row) for row in _template_rows(connection, to_identity_id)}
     rows = [row for row in _template_rows(connection, identity_id) if _photograph(row) not in known]
     if not rows:
         return []
-    seals = [digester.seal(to_identity_id, row["vector"]) for row in rows]
-    values = [{**row, "identity_id": to_identity_id, "seal": seal} for row, seal in zip(rows, seals, strict=True)]
+    old, new = (seals.of(select_key_id(connection, each)) for each in (identity_id, to_identity_id))
+    values = [_copied(row, to_identity_id, digester, old, new) for row in rows]
     statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
     numbers = connection.execute(statement, values).scalars()
-    return [SealedTemplate(number, seal) for number, seal in zip(numbers, seals, strict=True)]
+    return [SealedTemplate(number, row["seal"]) for number, row in zip(numbers, values, strict=True)]
+
+
+def _copied(
+    row: dict[str, Any], identity_id: int, digester: TemplateDigester, old: Sealer, new: Sealer
+) -> dict[str, Any]:
+    """The row as another identity has it, under that one's key."""
+    vector_place, crop_place = (Place(part, row["model_digest"], row["source_digest"]) for part in (VECTOR, CROP))
+    vector = old.opened(row["vector"], vector_place)
+    crop = None if row["crop"] is None else new.seal(old.opened(row["crop"], crop_place), crop_place)
+    seal = digester.seal(identity_id, vector)
+    return {**row, "identity_id": identity_id, "vector": new.seal(vector, vector_place), "crop": crop, "seal": seal}
 
 
 def _template_rows(connection: Connection, identity_id: int) -> list[dict[str, Any]]:

@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
-from facedex.indexer.errors import GalleryNotFound
+from facedex.indexer.errors import GalleryNotFound, SealBroken
 from facedex.indexer.store import gallery_rows
 from facedex.indexer.store.identity_rows import MAX_PARAMETERS
 from facedex.indexer.store.schema import OWNED, change, gallery, identity, template
+from facedex.indexer.store.sealing import VECTOR, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from facedex.indexer.store.records import GalleryRecord, Standing
+    from facedex.indexer.store.sealing import Sealer, Seals
 
 ROWS_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTemplate:
-    """A row of a template. `vector` is as it is stored; `is_owned`: its identity is there and of the same gallery."""
+    """A row of a template. `is_owned`: its identity is there and of the same gallery.
+
+    vector: half precision, little-endian, whatever its length; empty where the ciphertext is damaged.
+    has_key: False where the data key that it needs is gone; the vector is empty then.
+    """
 
     id: int
     identity_id: int
@@ -30,6 +36,7 @@ class StoredTemplate:
     vector: bytes
     seal: bytes
     has_crop: bool
+    has_key: bool
     is_owned: bool
 
 
@@ -55,8 +62,9 @@ class StrayRows:
 class StoreMoment:
     """Everything that is read through it was true at the same moment."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, seals: Seals) -> None:
         self._connection = connection
+        self._seals = seals
 
     def standing(self, record: GalleryRecord) -> Standing:
         standing = gallery_rows.select_standing(self._connection, record.id)
@@ -74,12 +82,15 @@ class StoreMoment:
     def some_templates(self, record: GalleryRecord, numbers: Iterable[int]) -> dict[int, StoredTemplate]:
         """Those of the templates that are there, at most `MAX_PARAMETERS`."""
         wanted = template.c.id.in_(list(numbers)[:MAX_PARAMETERS])
-        rows = self._connection.execute(_templates().where(template.c.gallery_id == record.id, wanted))
-        return {row.id: _template(row) for row in rows}
+        rows = self._connection.execute(_templates().where(template.c.gallery_id == record.id, wanted)).all()
+        return {each.id: each for each in self._opened(rows)}
 
     def _templates(self, statement: Select[Any]) -> list[StoredTemplate]:
-        rows = self._connection.execute(statement.order_by(template.c.id).limit(ROWS_AT_ONCE))
-        return [_template(row) for row in rows]
+        return self._opened(self._connection.execute(statement.order_by(template.c.id).limit(ROWS_AT_ONCE)).all())
+
+    def _opened(self, rows: Sequence[Any]) -> list[StoredTemplate]:
+        sealers = self._seals.among(row.key_id or "" for row in rows)
+        return [_template(row, sealers.get(row.key_id or "")) for row in rows]
 
     def log(self, record: GalleryRecord) -> Iterator[list[LoggedChange]]:
         """All changes of a gallery in order."""
@@ -106,21 +117,31 @@ def _templates() -> Select[Any]:
         template.c.id,
         template.c.identity_id,
         template.c.model_digest,
+        template.c.source_digest,
         template.c.vector,
         template.c.seal,
+        identity.c.key_id,
         template.c.crop.is_not(None).label("has_crop"),
         identity.c.id.is_not(None).label("is_owned"),
     ]
     return select(*columns).select_from(template).join(identity, owned, isouter=True)
 
 
-def _template(row: Any) -> StoredTemplate:
+def _template(row: Any, sealer: Sealer | None) -> StoredTemplate:
     return StoredTemplate(
         row.id,
         row.identity_id,
         row.model_digest,
-        bytes(row.vector),
+        b"" if sealer is None else _opened(row, sealer),
         bytes(row.seal or b""),
         bool(row.has_crop),
+        sealer is not None,
         bool(row.is_owned),
     )
+
+
+def _opened(row: Any, sealer: Sealer) -> bytes:
+    try:
+        return sealer.opened(bytes(row.vector), Place(VECTOR, row.model_digest, row.source_digest))
+    except SealBroken:
+        return b""

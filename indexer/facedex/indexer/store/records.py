@@ -184,6 +184,51 @@ class RememberedRequest:
     answer: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class HeldTemplate:
+    """All that is held of one face; vector (dimension,) and crop, a PNG, are None where there is none to read."""
+
+    id: int
+    model_name: str
+    model_digest: str
+    quality: dict[str, float] | None
+    source_digest: str
+    created_at: datetime
+    vector: NDArray[np.float32] | None
+    crop: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldChange:
+    """What the change log says of a person."""
+
+    revision: int
+    op: str
+    template_id: int
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPerson:
+    """All that is held about one person. `answers` are remembered for a day, for requests that are sent twice."""
+
+    record: IdentityRecord
+    templates: tuple[HeldTemplate, ...]
+    changes: tuple[HeldChange, ...]
+    answers: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueIdentity:
+    """Somebody whose time is over; erased with the next sweep, unless held."""
+
+    gallery: str
+    external_id: str
+    expired_at: datetime
+    template_count: int
+    hold_reason: str
+
+
 class ChangeOp(enum.Enum):
     """What a change did."""
 

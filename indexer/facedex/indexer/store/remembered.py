@@ -43,6 +43,11 @@ def delete_requests(connection: Connection, *, before: datetime) -> int:
     return connection.execute(delete(request).where(request.c.created_at < before)).rowcount
 
 
+def answers_about(connection: Connection, gallery_id: int, external_id: str) -> list[dict[str, Any]]:
+    """The remembered answers that name an identity, as the one enrolled or as somebody who looks like it."""
+    return [row.answer for row in _mentions(connection, gallery_id, [json.dumps(external_id)])]
+
+
 def forget_identity(connection: Connection, gallery_id: int, external_id: str, keyed_hash: KeyedHash) -> None:
     """No answer names the identity any more.
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from facedex.indexer.errors import IdentityNotFound, InvalidArgument
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.set_digest import TemplateDigester
-from facedex.indexer.store import change_rows, erasing, gallery_rows, identity_rows, job_rows, remembered
+from facedex.indexer.store import change_rows, erasing, gallery_rows, identity_rows, job_rows, person_rows, remembered
 from facedex.indexer.store.amendment import StoreAmendment, delete_strays
+from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
 from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
 from facedex.indexer.store.migrate import upgrade
@@ -21,17 +22,21 @@ from facedex.indexer.store.records import (
     Change,
     ChangeOp,
     GalleryRecord,
+    HeldPerson,
     IdentityDetails,
     IdentityRecord,
     JobRecord,
     JobState,
     ModelRecord,
     NewEnrolment,
+    OverdueIdentity,
     RememberedRequest,
     SealedTemplate,
     Standing,
 )
+from facedex.indexer.store.sealing import Seals
 from facedex.indexer.store.tombstones import ErasureReason, Tombstone
+from facedex.indexer.store.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -41,7 +46,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from facedex.indexer.store.erasing import ErasureTerms
-    from facedex.indexer.store.journal import Journal
 
 CHANGES_PER_READ = 10_000
 CONSISTENCY_KEY = "consistency"
@@ -86,13 +90,15 @@ class Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = nothing_fails,
-        journal: Journal | None = None,
+        vault: Vault | None = None,
         horizon: timedelta = DEFAULT_HORIZON,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._key = b""
         self._digesters: dict[str, TemplateDigester] = {}
+        vault = vault or Vault()
+        self._seals = Seals(vault.keys)
         self.reached = reached
         self.erasures = Erasures(
             engine,
@@ -100,10 +106,11 @@ class Store:
             reading=self._reading,
             writing=self._writing,
             clock=clock,
-            journal=journal,
+            vault=vault,
             horizon=horizon,
             reached=reached,
         )
+        self.encryption = Encryption(self.erasures, reading=self._reading, writing=self._writing, keys=vault.keys)
 
     @classmethod
     def open(
@@ -112,21 +119,27 @@ class Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = nothing_fails,
-        journal: Journal | None = None,
+        vault: Vault | None = None,
         horizon: timedelta = DEFAULT_HORIZON,
     ) -> Store:
         """Connects, brings the tables to this version's schema, and does again what a restored backup undid.
 
-        `horizon` is how long after an erasure copies may be left. Without a `journal`, erasures are known to the
-        database alone.
+        `horizon` is how long after an erasure copies may be left. Without a journal in the
+        vault, erasures are known to the database alone. With keys in it, vectors and crops of new identities are encrypted.
+
+        Raises:
+            DataKeysMissing: somebody is encrypted, and these are not the keys.
+
         """
         with named_errors():
-            store = cls(open_engine(url), clock=clock, reached=reached, journal=journal, horizon=horizon)
+            store = cls(open_engine(url), clock=clock, reached=reached, vault=vault, horizon=horizon)
         with store._writing() as connection:
             upgrade(connection)
             # Read once and here: whoever enrols is inside a transaction, where no second one can make it.
             store._key = change_rows.select_secret(connection, CONSISTENCY_KEY) or b""
+        store.encryption.check_keys()
         store.erasures.recover()
+        store.encryption.sweep()
         return store
 
     def close(self) -> None:
@@ -274,6 +287,17 @@ class Store:
         with self._reading() as connection:
             return identity_rows.select_expired(connection, now=self.now(), limit=limit)
 
+    def overdue_identities(self) -> list[OverdueIdentity]:
+        """Everybody whose time is over and who is still there, held or not."""
+        with self._reading() as connection:
+            return identity_rows.select_overdue(connection, now=self.now())
+
+    def person(self, gallery: GalleryRecord, external_id: str) -> HeldPerson:
+        """All that is held about an identity, expired or not."""
+        with self._reading() as connection:
+            record = _known_identity(connection, gallery, external_id)
+            return person_rows.select_person(connection, gallery.id, record, self._seals)
+
     def ids_of(self, gallery: GalleryRecord, external_ids: Iterable[str]) -> list[int]:
         with self._reading() as connection:
             return identity_rows.select_ids_of(connection, gallery.id, external_ids)
@@ -296,13 +320,20 @@ class Store:
         """The vectors of an identity, in order of enrolment; none where it is not enrolled."""
         with self._reading() as connection:
             known = identity_rows.select_alive_id(connection, gallery.id, external_id, now=self.now())
-            return [] if known is None else identity_rows.select_vectors(connection, known, gallery.model.digest)
+            return (
+                []
+                if known is None
+                else identity_rows.select_vectors(connection, known, gallery.model.digest, self._seals)
+            )
 
     def update_identity(self, gallery: GalleryRecord, external_id: str, values: dict[str, Any]) -> IdentityRecord:
         """Replaces columns of an identity."""
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            record = self._alive_identity(connection, gallery, external_id)
+            record = _known_identity(connection, gallery, external_id)
+            # Whoever is held stays beyond their time, and the hold must be changed then too.
+            if record.is_expired(self.now()) and not (record.hold_reason or "hold_reason" in values):
+                raise IdentityNotFound(gallery.name)
             identity_rows.update_identity(connection, record.id, values)
             change_rows.log_change(
                 connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=record.id, after=standing
@@ -351,7 +382,12 @@ class Store:
         known = identity_rows.select_ids_of(connection, gallery.id, [details.external_id])
         if not known:
             identity_id = identity_rows.insert_identity(
-                connection, gallery.id, details, expires_at=enrolment.default_expires_at, now=self.now()
+                connection,
+                gallery.id,
+                details,
+                key_id=self.encryption.new_key_id(),
+                expires_at=enrolment.default_expires_at,
+                now=self.now(),
             )
             return identity_id, standing
         values = _changed_values(details)
@@ -413,6 +449,7 @@ class Store:
     ) -> list[SealedTemplate]:
         if not fresh:
             return []
+        key_id = identity_rows.select_key_id(connection, identity_id) if self._seals.are_used else ""
         return identity_rows.insert_templates(
             connection,
             fresh,
@@ -420,6 +457,7 @@ class Store:
             identity_id=identity_id,
             model_digest=enrolment.model_digest,
             digester=self.digester(enrolment.model_digest),
+            sealer=self._seals.of(key_id),
             now=self.now(),
         )
 
@@ -464,7 +502,7 @@ class Store:
         self, connection: Connection, gallery: GalleryRecord, identity_id: int, into: int, *, standing: Standing
     ) -> tuple[Standing, int]:
         digester = self.digester(gallery.model.digest)
-        copies = identity_rows.copy_templates(connection, identity_id, into, digester=digester)
+        copies = identity_rows.copy_templates(connection, identity_id, into, digester=digester, seals=self._seals)
         numbers = [each.id for each in copies]
         standing = change_rows.log_change(
             connection,
@@ -490,7 +528,9 @@ class Store:
 
     def _changes(self, gallery_id: int, *, after: int) -> list[Change]:
         with self._reading() as connection:
-            return change_rows.select_changes(connection, gallery_id, after=after, limit=CHANGES_PER_READ)
+            return change_rows.select_changes(
+                connection, gallery_id, after=after, limit=CHANGES_PER_READ, seals=self._seals
+            )
 
     def _alive_identity(self, connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
         record = _known_identity(connection, gallery, external_id)
@@ -522,7 +562,7 @@ class Store:
         with named_errors(), self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901
-            yield StoreMoment(connection)
+            yield StoreMoment(connection, self._seals)
 
     @contextmanager
     def held(self, gallery: GalleryRecord) -> Generator[StoreMoment]:
@@ -530,7 +570,7 @@ class Store:
         writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
         with named_errors(), writing as connection, connection.begin() as transaction:
             gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            yield StoreMoment(connection)
+            yield StoreMoment(connection, self._seals)
             transaction.rollback()
 
     @contextmanager
@@ -538,7 +578,7 @@ class Store:
         """Puts a gallery in order that was changed by somebody else; all of it is committed, or none."""
         with self._writing() as connection:
             gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            yield StoreAmendment(connection, gallery, self.digester(gallery.model.digest))
+            yield StoreAmendment(connection, gallery, self.digester(gallery.model.digest), self._seals)
 
     def delete_strays(self) -> None:
         """Deletes rows of galleries that are not there."""

@@ -1,0 +1,100 @@
+"""Vectors and crops under the data key of their identity: AES-256-GCM (NIST SP 800-38D)."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from facedex.indexer.errors import DataKeyMissing, SealBroken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from facedex.indexer.store.key_store import KeyStore
+
+NONCE_BYTES = 12
+VECTOR = "vector"
+CROP = "crop"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a ciphertext belongs; moved anywhere else it cannot be opened.
+
+    An identity holds a photograph once for each model, so model and photograph name one template of the key's identity,
+    and, unlike its number, are known before the row is written.
+    """
+
+    part: str
+    model_digest: str
+    source_digest: str
+
+    def bound_to(self, key_id: str) -> bytes:
+        return f"facedex 1:{key_id}:{self.part}:{self.model_digest}:{self.source_digest}".encode()
+
+
+class Sealer(Protocol):
+    """Turns what is known of a face into what is stored of it, and back."""
+
+    def seal(self, content: bytes, place: Place) -> bytes: ...
+
+    def opened(self, stored: bytes, place: Place) -> bytes:
+        """Raises SealBroken."""
+        ...
+
+
+class Open:
+    """Stores everything as it is."""
+
+    def seal(self, content: bytes, _place: Place) -> bytes:
+        return content
+
+    def opened(self, stored: bytes, _place: Place) -> bytes:
+        return stored
+
+
+class Sealed:
+    """Encrypts under one identity's key, with a random nonce each time."""
+
+    def __init__(self, key_id: str, key: bytes) -> None:
+        self._key_id = key_id
+        self._cipher = AESGCM(key)
+
+    def seal(self, content: bytes, place: Place) -> bytes:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, content, place.bound_to(self._key_id))
+
+    def opened(self, stored: bytes, place: Place) -> bytes:
+        nonce, content = stored[:NONCE_BYTES], stored[NONCE_BYTES:]
+        try:
+            return self._cipher.decrypt(nonce, content, place.bound_to(self._key_id))
+        except (InvalidTag, ValueError):
+            raise SealBroken from None
+
+
+class Seals:
+    """The sealers of identities, by the names of their keys; whoever has no key is stored open."""
+
+    def __init__(self, keys: KeyStore | None = None) -> None:
+        self._keys = keys
+
+    @property
+    def are_used(self) -> bool:
+        return self._keys is not None
+
+    def of(self, key_id: str) -> Sealer:
+        """Raises DataKeyMissing where the key is destroyed."""
+        sealer = self.among([key_id]).get(key_id)
+        if sealer is None:
+            raise DataKeyMissing
+        return sealer
+
+    def among(self, key_ids: Iterable[str]) -> Mapping[str, Sealer]:
+        """Those whose keys are not destroyed."""
+        wanted = set(key_ids)
+        found = self._keys.keys(wanted - {""}) if self._keys is not None and wanted != {""} else {}
+        return {"": Open(), **{key_id: Sealed(key_id, key) for key_id, key in found.items()}}

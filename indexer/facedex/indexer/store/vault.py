@@ -1,0 +1,46 @@
+"""What must outlive the database: the erasure journal, and the data keys where there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from facedex.indexer.errors import DataKeysMisplaced
+from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.journal import Journal
+from facedex.indexer.store.key_store import KeyStore
+
+OWNER_ONLY = 0o700
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """With keys, the journal lies beside them, outside the data folder and its backups; else in a file of its own."""
+
+    journal: Journal | None = None
+    keys: KeyStore | None = None
+
+    @classmethod
+    def open(cls, data: Path, data_keys: str | None = None) -> Vault:
+        """`data_keys` is a folder outside the data folder, or a postgresql:// address; None: no data keys.
+
+        Raises:
+            DataKeysMisplaced: the keys would lie in the data folder.
+
+        """
+        if data_keys is None:
+            return cls(Journal.open(sqlite_url(data / "erasures.db")))
+        url = data_keys if "://" in data_keys else _file_in(Path(data_keys), data)
+        return cls(Journal.open(url), KeyStore.open(url))
+
+    def close(self) -> None:
+        for each in (self.journal, self.keys):
+            if each is not None:
+                each.close()
+
+
+def _file_in(folder: Path, data: Path) -> str:
+    if folder.resolve().is_relative_to(data.resolve()):
+        raise DataKeysMisplaced
+    folder.mkdir(parents=True, exist_ok=True, mode=OWNER_ONLY)
+    return sqlite_url(folder / "keys.db")
