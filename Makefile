@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOS := $(wildcard proto/facedex/v1/*.proto)
 
-.PHONY: demo test lint proto bench torture lock clean install
+.PHONY: demo test lint proto bench torture fuzz lock clean install
 
 install: $(STAMP)
 
@@ -46,6 +46,12 @@ bench: install
 KILLS ?= 1000
 torture: install
 	$(BIN)/python -m tests.torture --kills $(KILLS)
+
+# Hostile bytes for decoder, loaders and every request: so many seconds each, with atheris.
+SECONDS ?= 60
+fuzz: install
+	$(BIN)/pip install --quiet --group fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 proto: install
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --grpc_python_out=proto \

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 # Each change of a gallery begins and ends with these: composed once, since composing them takes as long as doing them.
 NUMBERED = gallery.c.id == bindparam("number")
-LOCK = update(gallery).where(NUMBERED).values(revision=gallery.c.revision)
-LOCK = LOCK.returning(gallery.c.revision, gallery.c.digest)
+LOCK = (
+    update(gallery).where(NUMBERED).values(revision=gallery.c.revision).returning(gallery.c.revision, gallery.c.digest)
+)
 PUT = update(gallery).where(NUMBERED).values(revision=bindparam("new_revision"), digest=bindparam("new_digest"))
 
 
