@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 from tests.indexer.erasure_site import ErasureSite, made_template
 from tests.indexer.test_erasures import ADA, finds
 from typer.testing import CliRunner
@@ -21,6 +22,7 @@ from facedex.indexer.errors import GalleryOnHold, IdentityNotFound, IdentityOnHo
 from facedex.indexer.jobs.subject_access import VectorChoice, person_archive
 from facedex.indexer.store import erasing
 from facedex.indexer.store.receipts import verified
+from facedex.indexer.store.schema import identity
 from facedex.indexer.store.tombstones import ErasureReason
 
 HOLD = "case 17 at the district court"
@@ -111,7 +113,7 @@ def test_a_hold_that_is_not_looked_at_is_noticed(site: ErasureSite, monkeypatch:
     """The tests above fail where an erasure ignores the hold."""
 
     def careless(connection: Any, terms: Any, gallery: Any, identity_id: int, *, revision: int) -> Any:
-        person = connection.execute(erasing.select(erasing.identity).where(erasing.identity.c.id == identity_id)).one()
+        person = connection.execute(select(identity).where(identity.c.id == identity_id)).one()
         return erasing._erase_person(connection, terms, gallery, person, revision=revision)
 
     monkeypatch.setattr(erasing, "erase_identity", careless)

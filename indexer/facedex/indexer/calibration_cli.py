@@ -39,6 +39,7 @@ from facedex.indexer.jobs.calibration import subject_of
 from facedex.indexer.jobs.folder import Photograph, photographs_of
 from facedex.indexer.policy import QualityLimits
 from facedex.indexer.store.store import Store
+from facedex.indexer.store.vault import Vault
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.errors import VisionError
 from facedex.indexer.vision.pipeline import FacePipeline
@@ -70,6 +71,8 @@ class HasGalleries(Protocol):
     def detector(self) -> str: ...
     @property
     def embedder(self) -> str: ...
+    @property
+    def data_keys(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +291,10 @@ def _searching() -> Generator[_Report]:
 @contextmanager
 def _opened(place: HasGalleries) -> Generator[Galleries]:
     place.data.mkdir(parents=True, exist_ok=True)
-    with closing(Store.open(place.database_url)) as store:
+    with (
+        closing(Vault.open(place.data, place.data_keys)) as vault,
+        closing(Store.open(place.database_url, vault=vault)) as store,
+    ):
         yield assemble_galleries(
             store,
             data=place.data,
