@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,9 @@ from sqlalchemy import select, update
 from tests.indexer.doubles import MODEL
 from tests.indexer.erasure_site import ErasureSite, faces_of, made_template
 from tests.indexer.test_erasures import ADA, Death, backed_up, finds
+from typer.testing import CliRunner
 
+from facedex.indexer.cli import app
 from facedex.indexer.erasure_check import checked_erasure
 from facedex.indexer.errors import DataKeyMissing, DataKeysMisplaced, DataKeysMissing, IdentityNotFound, SealBroken
 from facedex.indexer.failpoints import Step
@@ -239,6 +242,21 @@ def test_what_was_there_before_is_encrypted_step_by_step_and_its_copies_go(tmp_p
     assert [each for name in names for each in faces_of(name, range(2)).found_in(site.data)] == []
     assert all(finds(site, name) for name in names)
     site.close()
+
+
+def test_the_command_encrypts_who_was_there_before(tmp_path: Path) -> None:
+    site = ErasureSite(tmp_path / "data")
+    for number in range(3):
+        site.enrol(f"person-{number}")
+    site.close()
+    place = ["--data", str(site.data), "--data-keys", str(tmp_path / "keys")]
+    for encrypted in (3, 0):
+        done = CliRunner().invoke(app, [*place, "encrypt", "--json"])
+        assert json.loads(done.stdout) == {"encrypted": encrypted, "remaining": 0, "copies_gone": True}
+    assert faces_of("person-1", range(2)).found_in(site.data) == set()
+    refused = CliRunner().invoke(app, ["--data", str(site.data), "sweep"])
+    assert refused.exit_code == 1
+    assert "--data-keys" in refused.output
 
 
 def test_a_key_is_named_by_chance(sqlite_site: ErasureSite) -> None:

@@ -276,9 +276,10 @@ class Gallery:
         return record
 
     def delete_identity(self, external_id: str, *, reason: ErasureReason = ErasureReason.REQUESTED) -> Erased:
-        erased = self._store.delete_identity(self._record, external_id, reason=reason)
-        self.catch_up()
-        return erased
+        try:
+            return self._store.delete_identity(self._record, external_id, reason=reason)
+        finally:
+            self.catch_up()  # also where there is no receipt yet: the rows may be gone
 
     def merge_identities(self, external_id: str, *, into: str) -> Merged:
         """Moves the templates of an identity to another one of the same person, and deletes it."""
@@ -287,9 +288,10 @@ class Gallery:
         return merged
 
     def delete_template(self, template_id: int) -> Erased:
-        erased = self._store.delete_template(self._record, template_id)
-        self.catch_up()
-        return erased
+        try:
+            return self._store.delete_template(self._record, template_id)
+        finally:
+            self.catch_up()
 
     def templates(self) -> Templates:
         """Every template with its vector, as the store has it now."""

@@ -113,3 +113,13 @@ def test_a_file_of_an_older_format_is_not_read(index: FastIndex, path: Path) -> 
 def test_only_its_owner_can_read_the_file(path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
     assert [each.name for each in path.parent.iterdir()] == ["gallery-3.snapshot"]
+
+
+def test_codes_of_the_erased_go_when_they_are_to_be_forgotten_and_answers_stay() -> None:
+    index = filled()
+    assert any(segment.live_count < len(segment) for segment in index.segments if segment.codes)
+    before = answers(index)
+    index.forget_erased()
+    assert all(segment.live_count == len(segment) for segment in index.segments if segment.codes)
+    assert answers(index) == before
+    assert [index.holds(number) for number in (5, 6, 20_001, 20_002)] == [False, True, False, True]
