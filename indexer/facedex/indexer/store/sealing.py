@@ -40,9 +40,9 @@ class Place:
 class Sealer(Protocol):
     """Turns what is known of a face into what is stored of it, and back."""
 
-    def seal(self, content: bytes, place: Place) -> bytes: ...
+    def seal(self, content: bytes, place: Place, /) -> bytes: ...
 
-    def opened(self, stored: bytes, place: Place) -> bytes:
+    def opened(self, stored: bytes, place: Place, /) -> bytes:
         """Raises SealBroken."""
         ...
 
@@ -97,4 +97,6 @@ class Seals:
         """Those whose keys are not destroyed."""
         wanted = set(key_ids)
         found = self._keys.keys(wanted - {""}) if self._keys is not None and wanted != {""} else {}
-        return {"": Open(), **{key_id: Sealed(key_id, key) for key_id, key in found.items()}}
+        sealers: dict[str, Sealer] = {key_id: Sealed(key_id, key) for key_id, key in found.items()}
+        sealers[""] = Open()
+        return sealers
