@@ -253,7 +253,7 @@ def server_info() -> Call[ServerInfo]:
 def check_consistency(gallery: str) -> Call[ConsistencyReport]:
     """Compares a gallery's rows, log and digest with each other and with the index in the server's memory.
 
-    It takes about a minute a million templates: ask with a longer timeout. Raises GalleryNotFoundError, OverloadedError.
+    It takes about as long as a start without snapshots: ask with a longer timeout. Raises GalleryNotFoundError, OverloadedError.
     """
     request = consistency_pb2.CheckConsistencyRequest(gallery=gallery)
     read = _reader(consistency_pb2.CheckConsistencyResponse, answers.consistency)

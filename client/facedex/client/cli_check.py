@@ -9,7 +9,7 @@ from facedex.client.cli_session import ExitCode, Json, connected
 from facedex.client.consistency import ConsistencyReport
 
 PATIENCE_SECONDS = 3_600.0
-"""An examination of a million templates takes about a minute; --timeout is for other calls."""
+"""An examination takes about as long as building the index; --timeout is for other calls."""
 
 
 def check(

@@ -20,8 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CheckConsistencyRequest(_message.Message):
-    """Asks whether a gallery's store and the index of this server agree. It takes about a minute a million templates, while
-    searches and changes go on.
+    """Asks whether a gallery's store and the index of this server agree. It takes about as long as building the index
+    from the database; searches and changes go on meanwhile.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
