@@ -84,9 +84,12 @@ def _changes(seals: Seals) -> Select[Any]:
 def _sealed_vectors(rows: Sequence[Any], seals: Seals) -> Iterator[bytes | None]:
     sealers = seals.among(row.key_id for row in rows if row.vector is not None)
     for row in rows:
-        sealer = None if row.vector is None else sealers.get(row.key_id)
-        place = Place(VECTOR, row.model_digest, row.source_digest)
-        yield None if sealer is None else sealer.opened(row.vector, place)
+        vector: bytes | None = row.vector
+        sealer = sealers.get(row.key_id)
+        if vector is None or sealer is None:
+            yield None
+        else:
+            yield sealer.opened(vector, Place(VECTOR, row.model_digest, row.source_digest))
 
 
 def select_change_time(connection: Connection, gallery_id: int, seq: int) -> datetime | None:

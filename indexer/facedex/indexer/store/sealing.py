@@ -40,9 +40,9 @@ class Place:
 class Sealer(Protocol):
     """Turns what is known of a face into what is stored of it, and back."""
 
-    def seal(self, content: bytes, place: Place) -> bytes: ...
+    def seal(self, content: bytes, place: Place, /) -> bytes: ...
 
-    def opened(self, stored: bytes, place: Place) -> bytes:
+    def opened(self, stored: bytes, place: Place, /) -> bytes:
         """Raises SealBroken."""
         ...
 
@@ -50,10 +50,10 @@ class Sealer(Protocol):
 class Open:
     """Stores everything as it is."""
 
-    def seal(self, content: bytes, _place: Place) -> bytes:
+    def seal(self, content: bytes, _place: Place, /) -> bytes:
         return content
 
-    def opened(self, stored: bytes, _place: Place) -> bytes:
+    def opened(self, stored: bytes, _place: Place, /) -> bytes:
         return stored
 
 
@@ -64,11 +64,11 @@ class Sealed:
         self._key_id = key_id
         self._cipher = AESGCM(key)
 
-    def seal(self, content: bytes, place: Place) -> bytes:
+    def seal(self, content: bytes, place: Place, /) -> bytes:
         nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, content, place.bound_to(self._key_id))
 
-    def opened(self, stored: bytes, place: Place) -> bytes:
+    def opened(self, stored: bytes, place: Place, /) -> bytes:
         nonce, content = stored[:NONCE_BYTES], stored[NONCE_BYTES:]
         try:
             return self._cipher.decrypt(nonce, content, place.bound_to(self._key_id))
@@ -97,4 +97,5 @@ class Seals:
         """Those whose keys are not destroyed."""
         wanted = set(key_ids)
         found = self._keys.keys(wanted - {""}) if self._keys is not None and wanted != {""} else {}
-        return {"": Open(), **{key_id: Sealed(key_id, key) for key_id, key in found.items()}}
+        sealers: dict[str, Sealer] = {key_id: Sealed(key_id, key) for key_id, key in found.items()}
+        return {"": Open(), **sealers}
