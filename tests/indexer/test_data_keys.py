@@ -162,13 +162,13 @@ def test_a_death_before_the_rows_leaves_a_key_that_goes_and_nobody_unreadable(sq
 def test_a_key_that_is_still_there_is_told(sqlite_site: ErasureSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check fails where a key is not destroyed."""
     sqlite_site.enrol(ADA)
-
-    def keep(_keys: KeyStore, _key_ids: object) -> None:
-        """Destroys nothing."""
-
-    monkeypatch.setattr(KeyStore, "destroy", keep)
+    monkeypatch.setattr(KeyStore, "destroy", _destroy_nothing)
     receipt = sqlite_site.gallery.delete_identity(ADA).receipt
     assert "a data key of it" in checked_erasure(sqlite_site.galleries, receipt).held
+
+
+def _destroy_nothing(_store: KeyStore, _key_ids: object) -> None:
+    return
 
 
 # Ciphertexts

@@ -87,12 +87,12 @@ def _changes(seals: Seals) -> Select[Any]:
 def _sealed_vectors(rows: Sequence[Any], seals: Seals) -> Iterator[bytes | None]:
     sealers = seals.among(row.key_id for row in rows if row.vector is not None)
     for row in rows:
-        stored: bytes | None = row.vector
+        vector: bytes | None = row.vector
         sealer = sealers.get(row.key_id)
-        if stored is None or sealer is None:
+        if vector is None or sealer is None:
             yield None
         else:
-            yield sealer.opened(stored, Place(VECTOR, row.model_digest, row.source_digest))
+            yield sealer.opened(vector, Place(VECTOR, row.model_digest, row.source_digest))
 
 
 def select_change_time(connection: Connection, gallery_id: int, seq: int) -> datetime | None:

@@ -50,10 +50,10 @@ class Sealer(Protocol):
 class Open:
     """Stores everything as it is."""
 
-    def seal(self, content: bytes, _place: Place) -> bytes:
+    def seal(self, content: bytes, _place: Place, /) -> bytes:
         return content
 
-    def opened(self, stored: bytes, _place: Place) -> bytes:
+    def opened(self, stored: bytes, _place: Place, /) -> bytes:
         return stored
 
 
@@ -64,11 +64,11 @@ class Sealed:
         self._key_id = key_id
         self._cipher = AESGCM(key)
 
-    def seal(self, content: bytes, place: Place) -> bytes:
+    def seal(self, content: bytes, place: Place, /) -> bytes:
         nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, content, place.bound_to(self._key_id))
 
-    def opened(self, stored: bytes, place: Place) -> bytes:
+    def opened(self, stored: bytes, place: Place, /) -> bytes:
         nonce, content = stored[:NONCE_BYTES], stored[NONCE_BYTES:]
         try:
             return self._cipher.decrypt(nonce, content, place.bound_to(self._key_id))
@@ -98,5 +98,4 @@ class Seals:
         wanted = set(key_ids)
         found = self._keys.keys(wanted - {""}) if self._keys is not None and wanted != {""} else {}
         sealers: dict[str, Sealer] = {key_id: Sealed(key_id, key) for key_id, key in found.items()}
-        sealers[""] = Open()
-        return sealers
+        return {"": Open(), **sealers}
