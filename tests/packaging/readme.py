@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 README = Path(__file__).parent.parent.parent / "README.md"
 HELP = re.compile(r"<!-- help: (?P<command>[^>]+?) -->\n(?:<details>.*?</details>\n)?", re.DOTALL)
 
 
+@lru_cache
 def help_of(command: str) -> str:
     """What a command prints with --help on a terminal of 100 columns without colours."""
     program, *rest = command.split()
