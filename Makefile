@@ -41,6 +41,7 @@ bench: install
 	$(BIN)/python -m benchmarks.changes --sizes 10000,$(TEMPLATES) --json build/changes.json
 	$(BIN)/python -m benchmarks.restart --templates $(TEMPLATES) --json build/restart.json
 	$(BIN)/python -m benchmarks.crowd --templates $(TEMPLATES) --json build/crowd.json
+	$(BIN)/python -m benchmarks.calibration --json build/calibration.json
 
 # Kills servers under load and counts broken promises: so many times on SQLite, a fifth of it on PostgreSQL.
 KILLS ?= 1000

@@ -12,10 +12,12 @@ from tests.server.running_server import CALL_SECONDS, Wire
 from tests.torture.ledger import GONE, Fault, Person, Problem, State, problems_of
 from tests.torture.load import Caller
 
-from facedex.v1 import enrolment_pb2
+from facedex.v1 import consistency_pb2, enrolment_pb2
 
 OLD_PEOPLE = 5
 OLD_FACES = 3
+QUICKLY_EXAMINED = 120
+"""Identities; the examination of more is left to the checks of everybody."""
 BYSTANDER = "crowd"
 """Identities whose id begins so belong to no caller."""
 
@@ -49,7 +51,7 @@ class Inquest:
     def problems(self, depth: Depth) -> list[Problem]:
         """Each broken promise. Afterwards the callers know what became of what was not answered."""
         listed = self._listed()
-        found = [*self._strangers(listed), *self._index_differs(listed)]
+        found = [*self._strangers(listed), *self._index_differs(listed), *self._examined(listed, depth)]
         for caller in self._callers:
             found += self._problems_of(caller, listed, depth)
         return found
@@ -108,6 +110,14 @@ class Inquest:
         stored = sum(len(each.templates) for each in listed.values())
         if index.template_count != stored:
             yield Problem(Fault.HALF, f"{stored} templates in the store, {index.template_count} in the index")
+
+    def _examined(self, listed: dict[str, Listed], depth: Depth) -> Iterator[Problem]:
+        """What the server's own examination finds: rows, log, index and their digests."""
+        if len(listed) > QUICKLY_EXAMINED and depth is not Depth.EVERYBODY:
+            return
+        request = consistency_pb2.CheckConsistencyRequest(gallery=self._gallery)
+        for each in self._wire.operations.CheckConsistency(request, timeout=CALL_SECONDS).counts:
+            yield Problem(Fault.HALF, f"examination: {each.count} {each.fault}")
 
     def _listed(self) -> dict[str, Listed]:
         found: dict[str, Listed] = {}
