@@ -37,8 +37,8 @@ LATEST_DEATH_SECONDS = 5.0
 LONGEST_START_SECONDS = 0.25
 EVERYBODY_EVERY = 100
 LARGE_STEP_CHANCE = 0.8
-MOST_CHANGES = 40
-"""A change that is killed is one of the first so many after a start."""
+MOST_CHANGES, MOST_ERASURES = 40, 6
+"""A change, or an erasure, that is killed is one of the first so many after a start."""
 CROWD_FACES = 13_200
 """So many that the index has segments, a snapshot is worth writing, and blocks are sealed at a start without one."""
 FACES_PER_REQUEST = 100
@@ -52,14 +52,8 @@ class Manner(Enum):
     START = "at a random moment of its start"
 
 
-CHANGE_STEPS = (
-    Step.BEFORE_COMMIT,
-    Step.AFTER_COMMIT,
-    Step.BEFORE_JOURNAL,
-    Step.BEFORE_RECEIPT,
-    Step.AFTER_APPLY,
-    Step.BEFORE_REPLY,
-)
+CHANGE_STEPS = (Step.BEFORE_COMMIT, Step.AFTER_COMMIT, Step.AFTER_APPLY, Step.BEFORE_REPLY)
+ERASURE_STEPS = (Step.BEFORE_JOURNAL, Step.BEFORE_RECEIPT)
 REBUILD_STEPS = (Step.BEFORE_REBUILD_SWAP, Step.AFTER_REBUILD_SWAP)
 SNAPSHOT_STEPS = (Step.SNAPSHOT_BEGUN, Step.SNAPSHOT_WRITTEN, Step.SNAPSHOT_RENAMED)
 SEAL_STEPS = (Step.BEFORE_SEAL_SWAP, Step.AFTER_SEAL_SWAP)
@@ -139,7 +133,9 @@ class Site:
             return self.cycle(manner)
         if self._is_large and self._random.random() < LARGE_STEP_CHANCE:
             return self.cycle(manner, next(self._large_steps))
-        return self.cycle(manner, self._random.choice(CHANGE_STEPS), self._random.randint(1, MOST_CHANGES))
+        step = self._random.choice((*CHANGE_STEPS, *ERASURE_STEPS))
+        most = MOST_ERASURES if step in ERASURE_STEPS else MOST_CHANGES
+        return self.cycle(manner, step, self._random.randint(1, most))
 
     def load(self, *, seconds: float) -> None:
         """Lets the callers do what they do for some time."""
