@@ -51,7 +51,7 @@ class Inquest:
     def problems(self, depth: Depth) -> list[Problem]:
         """Each broken promise. Afterwards the callers know what became of what was not answered."""
         listed = self._listed()
-        found = [*self._strangers(listed), *self._index_differs(listed), *self._examined(listed, depth)]
+        found = [*self._strangers(listed), *self._index_differs(listed)]
         for caller in self._callers:
             found += self._problems_of(caller, listed, depth)
         return found
@@ -111,9 +111,9 @@ class Inquest:
         if index.template_count != stored:
             yield Problem(Fault.HALF, f"{stored} templates in the store, {index.template_count} in the index")
 
-    def _examined(self, listed: dict[str, Listed], depth: Depth) -> Iterator[Problem]:
+    def examination(self, depth: Depth) -> Iterator[Problem]:
         """What the server's own examination finds: rows, log, index and their digests."""
-        if len(listed) > QUICKLY_EXAMINED and depth is not Depth.EVERYBODY:
+        if len(self._listed()) > QUICKLY_EXAMINED and depth is not Depth.EVERYBODY:
             return
         request = consistency_pb2.CheckConsistencyRequest(gallery=self._gallery)
         for each in self._wire.operations.CheckConsistency(request, timeout=CALL_SECONDS).counts:

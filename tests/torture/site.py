@@ -160,7 +160,10 @@ class Site:
         if depth is None:
             depth = Depth.EVERYBODY if self.tally.kills % EVERYBODY_EVERY == 0 else Depth.TOUCHED
         with self.running() as wire:
-            found = Inquest(wire, GALLERY, self.callers, chance=self._random).problems(depth)
+            inquest = Inquest(wire, GALLERY, self.callers, chance=self._random)
+            found = inquest.problems(depth)
+            if self.order.store == "honest":  # a hasty one keeps its transactions open, and nobody can examine it
+                found += inquest.examination(depth)
         self.tally.problems += found
         return found
 
