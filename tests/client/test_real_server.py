@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.server.running_server import RunningServer, wait_until
+from tests.server.running_server import RunningServer
+from tests.waiting import wait_until
 
 from facedex.client import (
     AsyncClient,

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,12 +186,3 @@ def refusal_of(error: Any) -> Refusal:
     if status is not None and status.details:
         status.details[0].Unpack(info)
     return Refusal(error.code(), info.reason, error.details() or "", status)
-
-
-def wait_until(holds: Callable[[], bool], *, within_seconds: float = 15.0) -> None:
-    """Waits for something that another process is about to do."""
-    deadline = time.monotonic() + within_seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"it did not happen within {within_seconds} s")
-        time.sleep(0.02)

@@ -26,7 +26,8 @@ from tests.server.faces import (
     photograph,
     recoded,
 )
-from tests.server.running_server import RunningServer, Wire, refusal, wait_until
+from tests.server.running_server import RunningServer, Wire, refusal
+from tests.waiting import wait_until
 
 from facedex.server.app import SERVICES
 from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2, identification_pb2

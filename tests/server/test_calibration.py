@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tests.server.conftest import StartServer
 from tests.server.faces import VectorMaker, enrol_request, identify_request
-from tests.server.running_server import Wire, refusal, wait_until
+from tests.server.running_server import Wire, refusal
+from tests.waiting import wait_until
 
 from facedex.v1 import (
     calibration_pb2,

@@ -18,11 +18,12 @@ import pytest
 from sqlalchemy import create_engine, delete
 from tests.conftest import ROOT
 from tests.server.faces import VectorMaker, enrol_request, identify_request
-from tests.server.running_server import Refusal, Wire, refusal, refusal_of, wait_until
+from tests.server.running_server import Refusal, Wire, refusal, refusal_of
 from tests.torture.inquest import Depth
 from tests.torture.ledger import GONE, Fault, Person, State, problems_of
 from tests.torture.nursery import Nursery
 from tests.torture.site import CHANGE_STEPS, GALLERY, LARGE_STEPS, Manner, Site
+from tests.waiting import wait_until
 
 from facedex.indexer.failpoints import Step
 from facedex.indexer.store.engine import sqlite_url

@@ -6,7 +6,8 @@ import subprocess
 
 from tests.server.conftest import StartServer, vectors_of
 from tests.server.faces import enrol_request, identify_request
-from tests.server.running_server import COMMANDS, RunningServer, Wire, wait_until
+from tests.server.running_server import COMMANDS, RunningServer, Wire
+from tests.waiting import wait_until
 
 from facedex.v1 import gallery_pb2
 

@@ -8,7 +8,8 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from tests.server.faces import VectorMaker, enrol_request, group_photograph, identify_request, landscape, photograph
-from tests.server.running_server import Wire, refusal, wait_until
+from tests.server.running_server import Wire, refusal
+from tests.waiting import wait_until
 
 from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2
 from facedex.v1.enrolment_pb2 import (

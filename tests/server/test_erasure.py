@@ -17,7 +17,8 @@ from tests.indexer.erasure_scan import Traces
 from tests.server import running_server
 from tests.server.conftest import StartServer, vectors_of
 from tests.server.faces import enrol_request, identify_request, photograph
-from tests.server.running_server import RunningServer, Wire, refusal, wait_until
+from tests.server.running_server import RunningServer, Wire, refusal
+from tests.waiting import wait_until
 
 from facedex.client import Client, OnHoldError, ReceiptInvalidError, verify_receipt
 from facedex.v1 import enrolment_pb2, erasure_pb2, gallery_pb2

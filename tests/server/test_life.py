@@ -19,7 +19,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tests.server.conftest import StartServer, vectors_of
 from tests.server.faces import enrol_request, photograph
-from tests.server.running_server import COMMANDS, RunningServer, Wire, refusal, wait_until
+from tests.server.running_server import COMMANDS, RunningServer, Wire, refusal
+from tests.waiting import wait_until
 from typer.testing import CliRunner
 
 from facedex.indexer.store.engine import sqlite_url

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 from tests.server.conftest import StartServer, vectors_of
 from tests.server.faces import PEOPLE, enrol_request, identify_request, photograph
-from tests.server.running_server import COMMANDS, RunningServer, Wire, refusal, wait_until
+from tests.server.running_server import COMMANDS, RunningServer, Wire, refusal
+from tests.waiting import wait_until
 
 from facedex.indexer.store.engine import sqlite_url
 from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2

@@ -13,7 +13,8 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from tests.server.faces import enrol_request, photograph
-from tests.server.running_server import RunningServer, Wire, refusal, refusal_of, wait_until
+from tests.server.running_server import RunningServer, Wire, refusal, refusal_of
+from tests.waiting import wait_until
 
 from facedex.v1 import enrolment_pb2, gallery_pb2, identification_pb2
 

@@ -16,6 +16,7 @@ from facedex.indexer.search.codebook import HALF_RATE, Codebook, codebook
 from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.search.fast import FastIndex, FastSettings
+from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.template_index import EVERYBODY, Scope, TemplateIndex
 from facedex.indexer.search.two_looks import LookSettings
 
@@ -176,6 +177,18 @@ def test_searches_while_another_thread_adds_and_erases_see_whole_templates_only(
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_who_is_alive_is_asked_while_another_thread_erases_and_nobody_is_invented() -> None:
+    count = 400_000
+    segment = Segment(Rows(np.arange(count), np.arange(count), np.zeros((count, 1), np.float16)), None)
+    eraser = threading.Thread(target=segment.keep_only, args=(np.zeros(count, np.bool_),))
+    eraser.start()
+    while eraser.is_alive():
+        seen = segment.seen(None)
+        assert len(seen) == 0 or (seen[0] >= 0 and seen[-1] < count and bool(np.all(np.diff(seen) > 0)))
+    eraser.join()
+    assert len(segment.seen(None)) == 0
 
 
 step = st.one_of(

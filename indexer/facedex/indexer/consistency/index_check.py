@@ -79,7 +79,8 @@ class IndexCheck:
         for part in self._gallery.parts:
             if isinstance(part, Segment) and part.codes is not None:
                 self._rest()
-                for slot in unfit_slots(part.rows, part.codes, part.alive).tolist():
+                unfit = unfit_slots(part.rows, part.codes)
+                for slot in unfit[part.alive[unfit]].tolist():
                     number = int(part.rows.template_ids[slot])
                     yield Finding(Fault.INDEX_CODE, "the scan looks for it in the wrong place", number)
 

@@ -38,7 +38,8 @@ class SnapshotCheck:
         yield from self._rows()
         for part in self._snapshot.parts:
             if part.codes is not None:
-                for slot in unfit_slots(part.rows, part.codes, part.alive).tolist():
+                unfit = unfit_slots(part.rows, part.codes)
+                for slot in unfit[part.alive[unfit]].tolist():
                     number = int(part.rows.template_ids[slot])
                     yield Finding(Fault.SNAPSHOT_CODE, "the scan would look for it in the wrong place", number)
         if self._digest(digester) != self._snapshot.digest:

@@ -19,20 +19,19 @@ ROWS_AT_ONCE = 16_384
 TOLERANCE = 1e-4
 
 
-def unfit_slots(rows: Rows, codes: Codes, alive: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The living slots whose code is not the one that their vector has; `alive` is looked at last."""
+def unfit_slots(rows: Rows, codes: Codes) -> NDArray[np.int64]:
+    """The slots whose code is not the one that their vector has, as with erased rows; who is alive is to be asked after."""
     dimension = rows.vectors.shape[1]
     quantiser: Any = codebook(dimension, codes.code_bytes).quantiser
     packed = _Packed(codes.index)
     if packed.count != len(rows):
-        return np.arange(len(rows))[alive[: len(rows)]]
+        return np.arange(len(rows))
     found = [np.zeros(0, np.int64)]
     for start in range(0, len(rows), ROWS_AT_ONCE):
         vectors = rows.vectors[start : start + ROWS_AT_ONCE].astype(np.float32)
         unfit = _unfit(quantiser, vectors, packed.codes(start, start + len(vectors)))
         found.append(start + unfit)
-    slots = np.concatenate(found)
-    return slots[alive[slots]]
+    return np.concatenate(found)
 
 
 def _unfit(quantiser: Any, vectors: NDArray[np.float32], stored: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 # The share of mates at the score floor that the scan may leave behind.
 TARGET_LOSS = 1e-4
-# A normal distribution has that much of itself below this many standard deviations.
-DEVIATIONS = 3.72
+# The same where the floor is the last place of a list: there, many rows lie close to it.
+LIST_LOSS = 1e-6
 # Mates are planted in groups; each group is a small index of its own. One half measures the fit, the other checks it.
 GROUPS, GROUP_ROWS = 32, 256
 # Of 4 096 checked mates, 0.4 are expected to be missed at the target; more than this happens once in 100 times.
@@ -49,10 +50,10 @@ class CodeFit:
         """Whether mates at the score floor are found as often as they have to be."""
         return self.missed <= TOLERATED_MISSES
 
-    def least_approximate(self, cosine: float) -> float:
-        """An approximate score that a row of this cosine, or a higher one, falls below less often than `TARGET_LOSS`."""
+    def least_approximate(self, cosine: float, *, loss: float = TARGET_LOSS) -> float:
+        """An approximate score that a row of this cosine, or a higher one, falls below less often than the `loss`."""
         # Codes shrink a cosine towards 0, from either side.
-        return (self.gain * cosine if cosine > 0 else cosine) - DEVIATIONS * self.noise
+        return (self.gain * cosine if cosine > 0 else cosine) + NormalDist().inv_cdf(loss) * self.noise
 
     def share_reaching(self, cosine: float) -> float:
         """Share of other people's rows that the scan cannot tell from a row of this cosine."""

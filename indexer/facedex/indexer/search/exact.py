@@ -34,7 +34,7 @@ class Block:
         self.used = 0
         self.template_ids = np.zeros(capacity, np.int64)
         self.identity_ids = np.zeros(capacity, np.int64)
-        self.alive = np.zeros(capacity, np.bool_)
+        self._alive = np.zeros(capacity, np.bool_)
         self._index = faiss.IndexFlatIP(dimension)
         self._index.add(np.zeros((capacity, dimension), np.float32))
         self.rows: NDArray[np.float32] = faiss.rev_swig_ptr(self._index.get_xb(), capacity * dimension).reshape(
@@ -45,6 +45,11 @@ class Block:
     def free(self) -> int:
         return self.capacity - self.used
 
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which slots count now. A copy: NumPy counts before it fills, and what changes in between gives it invented slots."""
+        return self._alive.copy()
+
     def append(
         self, template_ids: NDArray[np.int64], identity_ids: NDArray[np.int64], vectors: NDArray[np.float32]
     ) -> range:
@@ -53,7 +58,7 @@ class Block:
         self.template_ids[slots], self.identity_ids[slots] = template_ids, identity_ids
         self.rows[slots] = vectors
         self.used = slots.stop
-        self.alive[slots] = True
+        self._alive[slots] = True
         return range(slots.start, slots.stop)
 
     def row(self, slot: int) -> Rows:
@@ -61,13 +66,13 @@ class Block:
         return Rows(self.template_ids[slots].copy(), self.identity_ids[slots].copy(), self.rows[slots].copy())
 
     def erase(self, slot: int) -> None:
-        self.alive[slot] = False
+        self._alive[slot] = False
         # The vector of an erased person does not stay in memory.
         self.rows[slot] = 0
 
     def mask(self, scope: Scope) -> NDArray[np.bool_]:
         """The slots that a search of this scope may see, as they are now."""
-        mask = self.alive.copy()
+        mask = self.alive
         if scope.allowed is not None:
             mask &= np.isin(self.identity_ids, np.fromiter(scope.allowed, np.int64, len(scope.allowed)))
         if scope.excluded:

@@ -13,13 +13,14 @@ import numpy as np
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.search.code_choice import CodeChoice, chosen_codes
 from facedex.indexer.search.codebook import FULL_RATE, HALF_RATE, codebooks, joint_digest
+from facedex.indexer.search.company import MOST_PROBES, Company
 from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import Block
 from facedex.indexer.search.segment import Codes, Rows, Segment
 from facedex.indexer.search.shadow import Shadow
 from facedex.indexer.search.snapshot import PartState, restored_segments
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
-from facedex.indexer.search.two_looks import LookSettings, View
+from facedex.indexer.search.two_looks import LookSettings, View, is_large, is_selective
 from facedex.indexer.set_digest import EMPTY, SetDigest, TemplateDigester
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class FastIndex:
         self._shadow = shadow or Shadow(0)
         self._digester = digester or TemplateDigester(b"", model_digest="")
         self._reached = reached
+        self._company = Company(self._search)
         # Replaced as a whole, never changed: a search works on the parts that it found.
         self._blocks: tuple[Block, ...] = ()
         self._segments: tuple[Segment, ...] = ()
@@ -134,8 +136,8 @@ class FastIndex:
 
     def state(self) -> tuple[PartState, ...]:
         """The parts as they are now; call it where nobody changes the index."""
-        segments = [PartState(each.rows, each.alive.copy(), each.codes) for each in self._segments]
-        blocks = [PartState(_half(each), each.alive[: each.used].copy(), None) for each in self._blocks]
+        segments = [PartState(each.rows, each.alive, each.codes) for each in self._segments]
+        blocks = [PartState(_half(each), each.alive[: each.used], None) for each in self._blocks]
         return (*segments, *blocks)
 
     @property
@@ -340,6 +342,18 @@ class FastIndex:
 
     def search(
         self, probes: NDArray[np.float32], *, limit: int, min_score: float = -1.0, scope: Scope = EVERYBODY
+    ) -> list[tuple[Hit, ...]]:
+        if scope.is_everybody and len(probes) <= MOST_PROBES and self._gains_by_company(min_score):
+            return self._company.search(probes, limit=limit, min_score=min_score)
+        return self._search(probes, limit=limit, min_score=min_score, scope=scope)
+
+    def _gains_by_company(self, min_score: float) -> bool:
+        """Whether a search keeps all cores busy, and is quick enough for others to wait for it."""
+        segments, look = self._segments, self._settings.look
+        return is_large(segments, look) and is_selective(segments, min_score, look)
+
+    def _search(
+        self, probes: NDArray[np.float32], *, limit: int, min_score: float, scope: Scope = EVERYBODY
     ) -> list[tuple[Hit, ...]]:
         faiss.omp_set_num_threads(1)  # once in every thread that searches: OpenMP costs single queries 20 to 60 times
         # Blocks first: a block that becomes a segment in between is then seen twice, not missed.

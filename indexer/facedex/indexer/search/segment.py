@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
+from facedex.indexer.search.code_fit import TARGET_LOSS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -86,7 +88,8 @@ class Segment:
 
     @property
     def alive(self) -> NDArray[np.bool_]:
-        return self._alive
+        """Which slots count now. A copy: NumPy counts before it fills, and what changes in between gives it invented slots."""
+        return self._alive.copy()
 
     def slot_of(self, template_id: int) -> int | None:
         """Where a template is, if it is here and alive."""
@@ -113,7 +116,7 @@ class Segment:
 
     def mask(self, scope: Scope) -> NDArray[np.bool_]:
         """The slots that a search of this scope may see."""
-        mask = self._alive.copy()
+        mask = self.alive
         if scope.allowed is not None:
             mask &= _member(self.rows.identity_ids, scope.allowed)
         if scope.excluded:
@@ -135,21 +138,21 @@ class Segment:
         return slots[0][found], -np.inf if not found.all() else float(scores[0, -1])
 
     def reaching(
-        self, probes: NDArray[np.float32], score: float, mask: NDArray[np.bool_] | None
+        self, probes: NDArray[np.float32], score: float, mask: NDArray[np.bool_] | None, *, loss: float = TARGET_LOSS
     ) -> list[NDArray[np.int64]]:
         """For each of the `probes` (n, dimension) the slots of every row that may have this score or a higher one.
 
-        A row that has it is missed less often than 1e-4.
+        A row that has it is missed less often than the `loss`.
         """
         if self.codes is None or self.share_reaching(score) > WHOLE_SHARE:
             return [self.seen(mask)] * len(probes)
-        least = self.codes.fit.least_approximate(score)
+        least = self.codes.fit.least_approximate(score, loss=loss)
         limits, _, slots = self.codes.index.range_search(probes, least, params=self._parameters(mask))
         return [slots[start:stop] for start, stop in pairwise(limits.tolist())]
 
     def seen(self, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """The slots that a search with this mask may see; None: everybody who is alive."""
-        return np.flatnonzero(self._alive if mask is None else mask)
+        return np.flatnonzero(self.alive if mask is None else mask)
 
     def living(self, slots: NDArray[np.int64]) -> Rows:
         """The rows at those of the slots that were not erased since."""

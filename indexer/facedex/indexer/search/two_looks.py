@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
+from facedex.indexer.search.code_fit import LIST_LOSS, TARGET_LOSS
 from facedex.indexer.search.crew import one_after_the_other
 from facedex.indexer.search.exact import Block, exact_scores
 from facedex.indexer.search.half_precision import ROUNDING, products
@@ -68,7 +69,7 @@ class View:
         if self._is_small():
             rows = self._gathered()
             return [ranked(rows, probe, min_score=min_score)[:limit] for probe in probes]
-        if not self._is_large():
+        if not is_large([segment for segment, _ in self._segments], self._settings):
             return self._search_some(probes, one_after_the_other, limit=limit, min_score=min_score)
         if len(probes) < self._crew.size:  # the cores share the segments
             return self._search_some(probes, self._crew.map, limit=limit, min_score=min_score)
@@ -89,9 +90,6 @@ class View:
         masks = [mask for _, mask in (*self._blocks, *self._segments) if mask is not None]
         return sum(int(mask.sum()) for mask in masks) <= self._settings.gather_rows
 
-    def _is_large(self) -> bool:
-        return sum(len(segment) for segment, _ in self._segments) >= self._settings.shared_rows
-
     def _gathered(self) -> list[Rows]:
         parts: list[tuple[Part, NDArray[np.bool_] | None]] = [*self._blocks, *self._segments]
         return [rows_of(part).taken(np.flatnonzero(mask)) for part, mask in parts if mask is not None]
@@ -99,23 +97,19 @@ class View:
     def _search_some(
         self, probes: NDArray[np.float32], share: Share, *, limit: int, min_score: float
     ) -> list[tuple[Hit, ...]]:
-        if self._is_selective(min_score):
-            found = self._reaching(probes, min_score, share)
+        if is_selective([segment for segment, _ in self._segments], min_score, self._settings):
+            found = self._reaching(probes, min_score, share, loss=TARGET_LOSS)
             return [self._look(probe, each, limit, min_score) for probe, each in zip(probes, found, strict=True)]
         return [self._look_twice(probe, share, limit, min_score) for probe in probes]
 
-    def _is_selective(self, score: float) -> bool:
-        """Whether so few rows could reach the score that all of them are scored at once."""
-        rows = sum(len(segment) for segment, _ in self._segments)
-        reaching = sum(len(segment) * segment.share_reaching(score) for segment, _ in self._segments)
-        return reaching <= max(self._settings.many_rows, self._settings.many_share * rows)
-
-    def _reaching(self, probes: NDArray[np.float32], score: float, share: Share) -> list[list[NDArray[np.int64]]]:
+    def _reaching(
+        self, probes: NDArray[np.float32], score: float, share: Share, *, loss: float
+    ) -> list[list[NDArray[np.int64]]]:
         """For each probe, the slots of each segment whose rows may reach the score."""
 
         def scan(part: tuple[Segment, NDArray[np.bool_] | None]) -> list[NDArray[np.int64]]:
             segment, mask = part
-            return segment.reaching(probes, score, mask)
+            return segment.reaching(probes, score, mask, loss=loss)
 
         scans = share(scan, self._segments)
         return [[scan[number] for scan in scans] for number in range(len(probes))]
@@ -137,7 +131,7 @@ class View:
             _is_complete(segment, bound, floor) for (segment, _), (_, bound) in zip(self._segments, firsts, strict=True)
         ):
             return hits
-        (found,) = self._reaching(probe[None], floor, share)
+        (found,) = self._reaching(probe[None], floor, share, loss=LIST_LOSS)
         return self._look(probe, found, limit, floor)
 
     def _ranked(
@@ -170,11 +164,23 @@ class View:
             count *= 8
 
 
+def is_large(segments: Sequence[Segment], settings: LookSettings) -> bool:
+    """Whether a search of them is worth dividing among cores."""
+    return sum(len(segment) for segment in segments) >= settings.shared_rows
+
+
+def is_selective(segments: Sequence[Segment], score: float, settings: LookSettings) -> bool:
+    """Whether so few rows could reach the score that all of them are scored at once."""
+    rows = sum(len(segment) for segment in segments)
+    reaching = sum(len(segment) * segment.share_reaching(score) for segment in segments)
+    return reaching <= max(settings.many_rows, settings.many_share * rows)
+
+
 def _is_complete(segment: Segment, bound: float, floor: float) -> bool:
     """Whether no row behind the bound of the scan can reach the floor."""
     if bound == -np.inf or segment.codes is None:
         return True
-    return bound < segment.codes.fit.least_approximate(floor)
+    return bound < segment.codes.fit.least_approximate(floor, loss=LIST_LOSS)
 
 
 def _cut(scores: NDArray[np.float32], identity_ids: NDArray[np.int64], *, limit: int, min_score: float) -> float:
