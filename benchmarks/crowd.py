@@ -71,6 +71,7 @@ def main(
         with ServerProcess(data) as server:
             job = Caller(server.address, probes, fitted_model(DIMENSION).digest)
             with Workers(job, max(counts)) as workers:
+                server.rest()
                 measured = _measure(workers, counts, rounds=rounds, seconds=seconds)
             resident = server.resident_bytes
     bars = _bars(measured)

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Self
 
 STOP_SECONDS = 60.0
+REST_SECONDS = 2.0
+IDLE_SHARE = 0.05
 
 
 class ServerDidNotStart(Exception):
@@ -44,6 +46,20 @@ class ServerProcess:
     def resident_bytes(self) -> int:
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def rest(self) -> None:
+        """Waits until it does nothing any more: after loading, it merges its segments and writes a snapshot."""
+        busy = self._processor_seconds()
+        while True:
+            time.sleep(REST_SECONDS)
+            before, busy = busy, self._processor_seconds()
+            if busy - before < IDLE_SHARE * REST_SECONDS:
+                return
+
+    def _processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = (int(fields[place]) for place in (11, 12))
+        return (user + system) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)

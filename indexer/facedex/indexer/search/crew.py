@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import faiss
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,11 +16,13 @@ Outcome = TypeVar("Outcome")
 class Crew:
     """Threads that share the work of a search, one a core; every index of a process has the same crew.
 
-    FAISS and NumPy let go of the interpreter's lock. What is given out must give nothing out itself.
+    FAISS and NumPy let go of the interpreter's lock. What is given out must give nothing out itself. With the first crew,
+    the linear algebra of this process no longer has threads of its own: they would wait, busily, for the same cores.
     """
 
     def __init__(self, size: int) -> None:
         self.size = max(1, size)
+        threadpool_limits(1, user_api="blas")
         # OpenMP costs a single query 20 to 60 times, and is told so once in every thread.
         self._threads = ThreadPoolExecutor(
             self.size, thread_name_prefix="search", initializer=faiss.omp_set_num_threads, initargs=(1,)

@@ -79,6 +79,19 @@ class Block:
             mask &= ~np.isin(self.identity_ids, np.fromiter(scope.excluded, np.int64, len(scope.excluded)))
         return mask
 
+    def reaching(
+        self, probe: NDArray[np.float32], score: float, mask: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The slots of the mask whose rows have this score or a higher one, and their scores, single precision."""
+        scores = self.rows @ probe
+        slots = np.flatnonzero(mask & (scores >= score))
+        return slots, scores[slots]
+
+    def living(self, slots: NDArray[np.int64]) -> Rows:
+        """The rows at those of the slots that were not erased since."""
+        alive = slots[self._alive[slots]]
+        return Rows(self.template_ids[alive], self.identity_ids[alive], self.rows[alive])
+
     def top(self, probe: NDArray[np.float32], count: int, mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], float]:
         """The slots of the `count` best rows of the mask, and a score that no other row exceeds."""
         seen = int(mask.sum())

@@ -133,6 +133,7 @@ class FastIndex:
         for rows in loose:
             self.add(rows.template_ids.tolist(), rows.identity_ids.tolist(), rows.vectors.astype(np.float32))
         self._digest = snapshot.digest
+        self._seal_when_due()  # the snapshot may have been taken before everything was merged
 
     def state(self) -> tuple[PartState, ...]:
         """The parts as they are now; call it where nobody changes the index."""

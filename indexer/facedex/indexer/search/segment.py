@@ -99,6 +99,11 @@ class Segment:
         slot = place if self._order is None else int(self._order[place])
         return slot if self.rows.template_ids[slot] == template_id and self._alive[slot] else None
 
+    @property
+    def identity_ids(self) -> NDArray[np.int64]:
+        """Of each slot."""
+        return self.rows.identity_ids
+
     def row(self, slot: int) -> Rows:
         return self.rows.taken(np.array([slot]))
 

@@ -50,6 +50,23 @@ class LookSettings:
     """A search of fewer rows is not worth dividing among cores."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Slots (n,) of a part, and the scores of their rows, right to `ROUNDING`."""
+
+    part: Part
+    slots: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    @property
+    def identity_ids(self) -> NDArray[np.int64]:
+        return self.part.identity_ids[self.slots]
+
+    def close(self, least: float) -> Rows:
+        """The rows of this score or a higher one that are still enrolled."""
+        return self.part.living(self.slots[self.scores >= least])
+
+
 class View:
     """The parts of an index as one search sees them."""
 
@@ -80,9 +97,8 @@ class View:
 
     def exact(self, probe: NDArray[np.float32], *, limit: int, min_score: float) -> tuple[Hit, ...]:
         """The best identities by scoring every row, to check the others with."""
-        segments = [(segment, segment.seen(mask)) for segment, mask in self._segments]
-        near = [rows_of(block).taken(np.flatnonzero(mask)) for block, mask in self._blocks]
-        return self._ranked(probe, near, segments, limit=limit, min_score=min_score)
+        segments = ((segment, segment.seen(mask)) for segment, mask in self._segments)
+        return self._ranked(probe, segments, limit=limit, min_score=min_score)
 
     def _is_small(self) -> bool:
         if not self._segments or any(mask is None for _, mask in self._segments):
@@ -117,9 +133,8 @@ class View:
     def _look(
         self, probe: NDArray[np.float32], found: list[NDArray[np.int64]], limit: int, min_score: float
     ) -> tuple[Hit, ...]:
-        near = self._near_in_blocks(probe, limit=limit, min_score=min_score)
         segments = [(segment, slots) for (segment, _), slots in zip(self._segments, found, strict=True)]
-        return self._ranked(probe, near, segments, limit=limit, min_score=min_score)
+        return self._ranked(probe, segments, limit=limit, min_score=min_score)
 
     def _look_twice(self, probe: NDArray[np.float32], share: Share, limit: int, min_score: float) -> tuple[Hit, ...]:
         """Scores a few rows first: the last of the list is a floor that far fewer rows can reach."""
@@ -137,31 +152,18 @@ class View:
     def _ranked(
         self,
         probe: NDArray[np.float32],
-        near: list[Rows],
-        segments: list[tuple[Segment, NDArray[np.int64]]],
+        segments: Iterable[tuple[Segment, NDArray[np.int64]]],
         *,
         limit: int,
         min_score: float,
     ) -> tuple[Hit, ...]:
+        """The best identities among these rows of the segments and all rows of the blocks."""
         scored = [
-            (segment, slots, products(segment.rows.vectors, slots, probe)) for segment, slots in segments if len(slots)
+            _Scored(part, slots, products(part.rows.vectors, slots, probe)) for part, slots in segments if len(slots)
         ]
-        scores = np.concatenate([np.zeros(0, np.float32), *(each for _, _, each in scored)])
-        owners = np.concatenate([np.zeros(0, np.int64), *(each.rows.identity_ids[slots] for each, slots, _ in scored)])
-        least = _cut(scores, owners, limit=limit, min_score=min_score) - ROUNDING
-        close = [segment.living(slots[each >= least]) for segment, slots, each in scored]
-        return ranked([*near, *close], probe, min_score=min_score)[:limit]
-
-    def _near_in_blocks(self, probe: NDArray[np.float32], *, limit: int, min_score: float) -> list[Rows]:
-        """The rows of the blocks that can be among the best `limit` identities; exact."""
-        count = 4 * limit
-        while True:
-            found = [(block, *block.top(probe, count, mask)) for block, mask in self._blocks]
-            rows = [rows_of(block).taken(slots) for block, slots, _ in found]
-            unseen = max((bound for _, _, bound in found), default=-np.inf)
-            if unseen < min_score or unseen < _floor(ranked(rows, probe, min_score=min_score), limit, min_score):
-                return rows
-            count *= 8
+        scored += [_Scored(block, *block.reaching(probe, min_score - ROUNDING, mask)) for block, mask in self._blocks]
+        least = _cut(scored, limit=limit, min_score=min_score) - ROUNDING
+        return ranked([each.close(least) for each in scored], probe, min_score=min_score)[:limit]
 
 
 def is_large(segments: Sequence[Segment], settings: LookSettings) -> bool:
@@ -183,13 +185,15 @@ def _is_complete(segment: Segment, bound: float, floor: float) -> bool:
     return bound < segment.codes.fit.least_approximate(floor, loss=LIST_LOSS)
 
 
-def _cut(scores: NDArray[np.float32], identity_ids: NDArray[np.int64], *, limit: int, min_score: float) -> float:
+def _cut(scored: Sequence[_Scored], *, limit: int, min_score: float) -> float:
     """A score below which no row is the best of one of the `limit` best identities."""
+    scores = np.concatenate([np.zeros(0, np.float32), *(each.scores for each in scored)])
     reaching = np.flatnonzero(scores >= min_score - ROUNDING)
     if len(reaching) <= limit:
         return min_score
+    owners = np.concatenate([each.identity_ids for each in scored])
     best_first = reaching[np.argsort(-scores[reaching], kind="stable")]
-    _, places = np.unique(identity_ids[best_first], return_index=True)
+    _, places = np.unique(owners[best_first], return_index=True)
     if len(places) < limit:
         return min_score
     # Rounding may change who is last, so everybody within it is looked at again.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # How long a writer waits for another process's transaction before it gives up.
 BUSY_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 10
+SQLITE_CONNECTIONS = 64
 WRITE_OPTION = "facedex_write"
 
 
@@ -81,8 +82,9 @@ def _open_sqlite(url: str) -> Engine:
     engine = create_engine(
         url,
         hide_parameters=True,
-        pool_size=20,
-        max_overflow=40,
+        # Kept open: opening one costs more than a read.
+        pool_size=SQLITE_CONNECTIONS,
+        max_overflow=0,
         connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
     )
     event.listen(engine, "connect", _set_pragmas)
