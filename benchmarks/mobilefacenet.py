@@ -52,25 +52,26 @@ class Filter:
 POINT = Filter(1, 1, 0)
 
 
-def mobilefacenet(*, seed: int = 1) -> bytes:
+def mobilefacenet(*, seed: int = 1, activation: Activation = Activation.PRELU) -> bytes:
     """The graph: input 1 × 3 × 112 × 112, output 1 × 512."""
-    return _Builder(np.random.default_rng(seed)).build().SerializeToString()
+    return _Builder(np.random.default_rng(seed), activation).build().SerializeToString()
 
 
 class _Builder:
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, activation: Activation) -> None:
         self._rng = rng
+        self._activation = activation
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
 
     def build(self) -> onnx.ModelProto:
-        signal = self._layer("input", 3, 64, Filter(3, 2, 1), Activation.PRELU)
-        signal = self._layer(signal, 64, 64, Filter(3, 1, 1, groups=64), Activation.PRELU)
+        signal = self._layer("input", 3, 64, Filter(3, 2, 1), self._activation)
+        signal = self._layer(signal, 64, 64, Filter(3, 1, 1, groups=64), self._activation)
         channels = 64
         for stage in STAGES:
             signal = self._stage(signal, channels, stage)
             channels = stage.channels
-        signal = self._layer(signal, channels, 512, POINT, Activation.PRELU)
+        signal = self._layer(signal, channels, 512, POINT, self._activation)
         signal = self._layer(signal, 512, 512, Filter(7, 1, 0, groups=512), Activation.NONE)
         signal = self._layer(signal, 512, DIMENSION, POINT, Activation.NONE)
         self._node("Flatten", [signal], "vector", axis=1)
@@ -87,8 +88,8 @@ class _Builder:
 
     def _bottleneck(self, signal: str, channels: int, stage: Stage, stride: int) -> str:
         wide = channels * stage.expansion
-        signal = self._layer(signal, channels, wide, POINT, Activation.PRELU)
-        signal = self._layer(signal, wide, wide, Filter(3, stride, 1, groups=wide), Activation.PRELU)
+        signal = self._layer(signal, channels, wide, POINT, self._activation)
+        signal = self._layer(signal, wide, wide, Filter(3, stride, 1, groups=wide), self._activation)
         return self._layer(signal, wide, stage.channels, POINT, Activation.NONE)
 
     def _layer(self, signal: str, channels: int, filters: int, shape: Filter, activation: Activation) -> str:
