@@ -18,15 +18,16 @@ from facedex.indexer.enrolment import (
     quality_findings,
 )
 from facedex.indexer.errors import InvalidArgument, RequestIdReused, VectorInvalid, WrongModel
-from facedex.indexer.guards import action_for, guard_finding
+from facedex.indexer.guards import Lookalike, Newcomers, action_for, guard_finding
 from facedex.indexer.policy import GuardAction, SeveralFaces
 from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest
+from facedex.indexer.store.store import EnrolmentEntry
 from facedex.indexer.vectors import checked_vector
 from facedex.indexer.vision.crops import encode_crop
 from facedex.indexer.vision.errors import ImageRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     import numpy as np
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from facedex.indexer.enrolment import Enrol
     from facedex.indexer.gallery import Gallery
-    from facedex.indexer.store.records import AddedTemplate
+    from facedex.indexer.store.records import AddedTemplate, LedgerMark
     from facedex.indexer.store.store import Enrolled
     from facedex.indexer.vision.pipeline import FaceCrop, FacePipeline
 
@@ -44,6 +45,16 @@ MAX_REQUEST_ID_CHARACTERS = 64
 
 def no_checkpoint() -> None:
     """Nobody waits: go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request whose photographs are vectors already, or that was answered before."""
+
+    request: Enrol
+    digest: str
+    items: tuple[_Prepared, ...] = ()
+    answer: Enrolment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +86,40 @@ class Enroller:
 
     def enrol(self, request: Enrol, *, checkpoint: Callable[[], None] = no_checkpoint) -> Enrolment:
         """Raises what `checkpoint` raises, before anything is kept."""
+        prepared = self.prepare(request, checkpoint=checkpoint)
+        (enrolment,) = self.commit([prepared], checkpoint=checkpoint)
+        return enrolment
+
+    def prepare(self, request: Enrol, *, checkpoint: Callable[[], None] = no_checkpoint) -> PreparedRequest:
+        """What can be done without the others' turn: looking at the photographs. Changes nothing."""
         _check(request)
         sources = [source_digest(item) for item in request.items]
         digest = request_digest(request, sources)
         answer = self._first_answer(request, digest)
         if answer is not None:
-            return answer
-        prepared = self._prepare(request, sources, checkpoint=checkpoint)
+            return PreparedRequest(request, digest, answer=answer)
+        return PreparedRequest(request, digest, self._prepare(request, sources, checkpoint=checkpoint))
+
+    def commit(
+        self,
+        prepared: Sequence[PreparedRequest],
+        *,
+        checkpoint: Callable[[], None] = no_checkpoint,
+        mark: LedgerMark | None = None,
+    ) -> list[Enrolment]:
+        """Enrols in this order, as if one after the other, and answers each.
+
+        All of it is one transaction, which also notes how far a bulk enrolment is; only a request id that comes twice
+        makes it two.
+        """
         with self._committing:
-            # Again, because the same request may have been sent twice at the same time.
-            answer = self._first_answer(request, digest)
-            if answer is not None:
-                return answer
             checkpoint()
-            return self._commit(request, self._guarded(request, prepared), digest=digest)
+            parts = list(_without_repetitions(prepared))
+            return [
+                answer
+                for part in parts
+                for answer in self._commit(part, mark=mark if part is parts[-1] else None)
+            ]
 
     def _first_answer(self, request: Enrol, digest: str) -> Enrolment | None:
         request_id = request.request_id
@@ -162,43 +193,74 @@ class Enroller:
 
     # From vectors to templates
 
-    def _guarded(self, request: Enrol, prepared: Sequence[_Prepared]) -> tuple[_Prepared, ...]:
-        self._gallery.catch_up()
-        return tuple(each if each.vector is None else self._guard(request, each, each.vector) for each in prepared)
+    def _guarded(self, prepared: PreparedRequest, newcomers: Newcomers) -> PreparedRequest:
+        request = prepared.request
+        items = tuple(
+            each if each.vector is None else self._guard(request, each, each.vector, newcomers)
+            for each in prepared.items
+        )
+        newcomers.add(request.details.external_id, (each.vector for each in items if each.vector is not None))
+        return replace(prepared, items=items)
 
-    def _guard(self, request: Enrol, prepared: _Prepared, vector: NDArray[np.float32]) -> _Prepared:
+    def _guard(
+        self, request: Enrol, prepared: _Prepared, vector: NDArray[np.float32], newcomers: Newcomers
+    ) -> _Prepared:
         policy = self._gallery.policy.enrolment
         duplicate = request.duplicate_action or policy.duplicate_action
         mislabel = request.mislabel_action or policy.mislabel_action
         if duplicate is GuardAction.ALLOW and mislabel is GuardAction.ALLOW:
             return prepared
-        finding = self._guard_finding(request.details.external_id, vector)
+        finding = self._guard_finding(request.details.external_id, vector, newcomers)
         if finding is None:
             return prepared
         return _with_finding(prepared, finding, action_for(finding, duplicate=duplicate, mislabel=mislabel))
 
-    def _guard_finding(self, identity_id: str, vector: NDArray[np.float32]) -> Finding | None:
+    def _guard_finding(self, identity_id: str, vector: NDArray[np.float32], newcomers: Newcomers) -> Finding | None:
         threshold = self._gallery.operating_point().threshold
-        other = self._gallery.best_other(vector, identity_id=identity_id, min_score=threshold)
+        enrolled = self._gallery.best_other(vector, identity_id=identity_id, min_score=threshold)
+        others = [
+            None if enrolled is None else Lookalike(enrolled.identity.external_id, enrolled.score),
+            newcomers.nearest_other(vector, identity_id=identity_id, min_score=threshold),
+        ]
+        other = max((each for each in others if each is not None), key=lambda each: each.score, default=None)
         if other is None:
             return None
-        return guard_finding(other, own_score=self._gallery.best_score(vector, identity_id))
+        own = (self._gallery.best_score(vector, identity_id), newcomers.own_score(vector, identity_id=identity_id))
+        return guard_finding(other, own_score=max((each for each in own if each is not None), default=None))
 
-    def _commit(self, request: Enrol, prepared: Sequence[_Prepared], *, digest: str) -> Enrolment:
-        identity_id = request.details.external_id
-        templates = tuple(self._template(each) for each in prepared if each.is_pending)
-        if not templates and not any(each.result.template_id for each in prepared):
-            return Enrolment(identity_id, tuple(each.result for each in prepared), self._gallery.revision)
+    def _commit(self, prepared: Sequence[PreparedRequest], *, mark: LedgerMark | None) -> list[Enrolment]:
+        self._gallery.catch_up()
+        newcomers = Newcomers()
+        checked = [self._checked(each, newcomers) for each in prepared]
+        entries = [self._entry(each) for each in checked if _is_to_be_enrolled(each)]
+        if entries or mark is not None:
+            enrolled = iter(self._gallery.enrol_all(entries, mark=mark))
+        else:
+            enrolled = iter(())
+        return [_answer(each, next(enrolled)) if _is_to_be_enrolled(each) else self._unchanged(each) for each in checked]
 
-        def answer(enrolled: Enrolled) -> Enrolment:
-            return Enrolment(identity_id, _results(prepared, enrolled), enrolled.revision)
+    def _checked(self, prepared: PreparedRequest, newcomers: Newcomers) -> PreparedRequest:
+        # Asked again, because the same request may have been sent twice at the same time.
+        answer = prepared.answer or self._first_answer(prepared.request, prepared.digest)
+        return self._guarded(prepared, newcomers) if answer is None else replace(prepared, answer=answer)
+
+    def _entry(self, prepared: PreparedRequest) -> EnrolmentEntry:
+        request = prepared.request
+        templates = tuple(self._template(each) for each in prepared.items if each.is_pending)
 
         def remembered(enrolled: Enrolled) -> RememberedRequest | None:
             if not request.request_id:
                 return None
-            return RememberedRequest(request.request_id, digest, answer_to_json(answer(enrolled)))
+            return RememberedRequest(request.request_id, prepared.digest, answer_to_json(_answer(prepared, enrolled)))
 
-        return answer(self._gallery.enrol(self._new_enrolment(request.details, templates), answer_for=remembered))
+        return EnrolmentEntry(self._new_enrolment(request.details, templates), remembered)
+
+    def _unchanged(self, prepared: PreparedRequest) -> Enrolment:
+        """The answer of a request that enrols nothing."""
+        if prepared.answer is not None:
+            return prepared.answer
+        results = tuple(each.result for each in prepared.items)
+        return Enrolment(prepared.request.details.external_id, results, self._gallery.revision)
 
     def _new_enrolment(self, details: IdentityDetails, templates: tuple[NewTemplate, ...]) -> NewEnrolment:
         gallery = self._gallery
@@ -252,6 +314,29 @@ def _with_finding(prepared: _Prepared, finding: Finding, action: GuardAction) ->
     return replace(
         prepared, result=replace(prepared.result, outcome=EnrolOutcome.REFUSED, refusals=(finding,)), vector=None
     )
+
+
+def _without_repetitions(prepared: Sequence[PreparedRequest]) -> Iterator[list[PreparedRequest]]:
+    """In parts in which no request id comes twice: the second one gets the answer of the first."""
+    part: list[PreparedRequest] = []
+    ids: set[str] = set()
+    for each in prepared:
+        request_id = each.request.request_id
+        if request_id and request_id in ids:
+            yield part
+            part, ids = [], set()
+        part.append(each)
+        ids.add(request_id)
+    yield part
+
+
+def _is_to_be_enrolled(prepared: PreparedRequest) -> bool:
+    """Not where it was answered before, nor where every item is refused."""
+    return prepared.answer is None and any(each.is_pending or each.result.template_id for each in prepared.items)
+
+
+def _answer(prepared: PreparedRequest, enrolled: Enrolled) -> Enrolment:
+    return Enrolment(prepared.request.details.external_id, _results(prepared.items, enrolled), enrolled.revision)
 
 
 def _results(prepared: Sequence[_Prepared], enrolled: Enrolled) -> tuple[EnrolResult, ...]:

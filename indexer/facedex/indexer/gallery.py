@@ -263,9 +263,9 @@ class Gallery:
 
     # Changes
 
-    def enrol(self, enrolment: NewEnrolment, *, answer_for: Callable[[Enrolled], RememberedRequest | None]) -> Enrolled:
-        """Commits templates, then makes them searchable."""
-        enrolled = self._store.enrol(self._record, enrolment, answer_for=answer_for)
+    def enrol_all(self, entries: Sequence[EnrolmentEntry], *, mark: LedgerMark | None = None) -> list[Enrolled]:
+        """Commits templates in one transaction, then makes them searchable."""
+        enrolled = self._store.enrol_all(self._record, entries, mark=mark)
         self.catch_up()
         return enrolled
 

@@ -60,6 +60,14 @@ class Enrolled:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrolmentEntry:
+    """Templates to add for one identity, and what is remembered of the answer."""
+
+    enrolment: NewEnrolment
+    answer_for: Callable[[Enrolled], RememberedRequest | None] = lambda _enrolled: None
+
+
+@dataclass(frozen=True, slots=True)
 class Erased:
     """What an erasure did, and its signed receipt."""
 
@@ -362,18 +370,41 @@ class Store:
 
         A photograph that the identity has already is not added again.
         """
+        (enrolled,) = self.enrol_all(gallery, [EnrolmentEntry(enrolment, answer_for)])
+        return enrolled
+
+    def enrol_all(
+        self, gallery: GalleryRecord, entries: Sequence[EnrolmentEntry], *, mark: LedgerMark | None = None
+    ) -> list[Enrolled]:
+        """Enrols one after the other in one transaction, all or none, with a mark of how far a bulk enrolment is."""
         terms = self.erasures.terms(ErasureReason.EXPIRED)
+        done: list[Enrolled] = []
+        tombstones: list[Tombstone] = []
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            erased, standing = self._erase_expired(connection, terms, gallery, enrolment, standing=standing)
-            identity_id, standing = self._put_identity(connection, gallery, enrolment, standing=standing)
-            enrolled = self._add_templates(connection, gallery, enrolment, identity_id=identity_id, standing=standing)
-            answer = answer_for(enrolled)
-            if answer is not None:
-                remembered.insert_request(connection, gallery.id, answer, now=self.now())
-        if erased is not None:
-            self.erasures.complete(erased)
-        return enrolled
+            for entry in entries:
+                erased, standing = self._erase_expired(connection, terms, gallery, entry.enrolment, standing=standing)
+                tombstones += [] if erased is None else [erased]
+                enrolled, standing = self._enrol_one(connection, gallery, entry, standing=standing)
+                done.append(enrolled)
+            if mark is not None:
+                ledger_rows.put_mark(connection, gallery.id, mark)
+        for tombstone in tombstones:
+            self.erasures.complete(tombstone)
+        return done
+
+    def _enrol_one(
+        self, connection: Connection, gallery: GalleryRecord, entry: EnrolmentEntry, *, standing: Standing
+    ) -> tuple[Enrolled, Standing]:
+        enrolment = entry.enrolment
+        identity_id, standing = self._put_identity(connection, gallery, enrolment, standing=standing)
+        enrolled, standing = self._add_templates(
+            connection, gallery, enrolment, identity_id=identity_id, standing=standing
+        )
+        answer = entry.answer_for(enrolled)
+        if answer is not None:
+            remembered.insert_request(connection, gallery.id, answer, now=self.now())
+        return enrolled, standing
 
     def _put_identity(
         self, connection: Connection, gallery: GalleryRecord, enrolment: NewEnrolment, *, standing: Standing
@@ -422,7 +453,7 @@ class Store:
         *,
         identity_id: int,
         standing: Standing,
-    ) -> Enrolled:
+    ) -> tuple[Enrolled, Standing]:
         known = identity_rows.select_sources(connection, identity_id, enrolment.model_digest)
         fresh = {new.source_digest: new for new in enrolment.templates if new.source_digest not in known}
         sealed = self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id)
@@ -437,7 +468,7 @@ class Store:
             after=standing.plus(sealed, digester),
         )
         templates = tuple(_added(new.source_digest, known, added) for new in enrolment.templates)
-        return Enrolled(templates, standing.revision)
+        return Enrolled(templates, standing.revision), standing
 
     def _insert(
         self,

@@ -1,0 +1,116 @@
+"""Vectors to enrol in bulk, as another system or an earlier run kept them."""
+
+from __future__ import annotations
+
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from facedex.indexer.enrolment import VectorItem
+from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.jobs.bulk_item import BulkItem
+from facedex.indexer.jobs.parquet_rows import parquet_count, parquet_rows
+from facedex.indexer.store.records import IdentityDetails
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+VECTORS, IDENTITIES = "vectors", "identities"
+ROWS_AT_ONCE = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSource:
+    """An NPZ or Parquet file with the columns vectors (a list a row) and identities; all vectors are of one model."""
+
+    file: Path
+    model_digest: str
+
+    @property
+    def name(self) -> str:
+        return f"vectors {self.file.resolve()} of {self.model_digest}"
+
+    def count(self) -> int:
+        if self._is_npz:
+            with _opened_npz(self.file) as arrays:
+                return arrays[IDENTITIES].length
+        return parquet_count(self.file)
+
+    def items(self) -> Iterator[BulkItem]:
+        for number, (identity, vector) in enumerate(self._rows(), start=1):
+            item = VectorItem(np.asarray(vector, np.float32), self.model_digest)
+            yield BulkItem(f"row {number}", IdentityDetails(str(identity)), partial(_given, item))
+
+    @property
+    def _is_npz(self) -> bool:
+        return self.file.suffix.lower() == ".npz"
+
+    def _rows(self) -> Iterator[tuple[object, object]]:
+        if self._is_npz:
+            yield from self._npz_rows()
+            return
+        for row in parquet_rows(self.file, required=(VECTORS, IDENTITIES)):
+            yield row[IDENTITIES], row[VECTORS]
+
+    def _npz_rows(self) -> Iterator[tuple[object, object]]:
+        with _opened_npz(self.file) as arrays:
+            vectors, identities = arrays[VECTORS], arrays[IDENTITIES]
+            if vectors.length != identities.length or len(vectors.shape) != 2:
+                raise InvalidArgument(
+                    str(self.file), f"{VECTORS} has shape {vectors.shape}, {IDENTITIES} has {identities.shape}"
+                )
+            for some_vectors, some_identities in zip(vectors.parts(), identities.parts(), strict=True):
+                yield from zip(some_identities.tolist(), some_vectors, strict=True)
+
+
+def _given(item: VectorItem) -> VectorItem:
+    return item
+
+
+class _Array:
+    """An array of an NPZ file that is read a part at a time; nothing in it is ever run."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file = file
+        self._path = path
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        self.shape, fortran, self._dtype = read(file)
+        if fortran or self._dtype.hasobject or not self.shape:
+            raise InvalidArgument(str(path), "holds an array that cannot be read a row at a time: save plain arrays")
+
+    @property
+    def length(self) -> int:
+        return int(self.shape[0])
+
+    def parts(self) -> Iterator[NDArray[Any]]:
+        row = self.shape[1:]
+        row_bytes = self._dtype.itemsize * int(np.prod(row))
+        for start in range(0, self.length, ROWS_AT_ONCE):
+            count = min(ROWS_AT_ONCE, self.length - start)
+            content = self._file.read(count * row_bytes)
+            if len(content) < count * row_bytes:
+                raise InvalidArgument(str(self._path), "is damaged: an array ends early")
+            yield np.frombuffer(content, self._dtype).reshape(count, *row)
+
+
+@contextmanager
+def _opened_npz(path: Path) -> Generator[dict[str, _Array]]:
+    try:
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(f"{VECTORS}.npy") as vectors,
+            archive.open(f"{IDENTITIES}.npy") as identities,
+        ):
+            yield {VECTORS: _Array(vectors, path), IDENTITIES: _Array(identities, path)}
+    except KeyError:
+        raise InvalidArgument(str(path), f"has no array {VECTORS}, or none {IDENTITIES}") from None
+    except (zipfile.BadZipFile, ValueError, OSError):
+        raise InvalidArgument(str(path), "is no NPZ file of plain arrays") from None
