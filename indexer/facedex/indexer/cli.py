@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,22 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from facedex.indexer import calibration_cli, doctor_cli, evaluation_cli, fsck_cli, models_cli
-from facedex.indexer.cli_session import INTERRUPTED, good_order, opened, say
-from facedex.indexer.enrolment import EnrolOutcome
-from facedex.indexer.errors import GalleryNotFound
-from facedex.indexer.jobs.folder import FolderEnrolment, photographs_of
-from facedex.indexer.policy import GalleryPolicy
+from facedex.indexer import calibration_cli, doctor_cli, enrol_cli, evaluation_cli, fsck_cli, models_cli
+from facedex.indexer.cli_session import good_order, opened
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
-from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
-    from facedex.indexer.jobs.folder import EnrolledPhotograph, Photograph
     from facedex.indexer.store.records import OverdueIdentity
 
 app = typer.Typer(
@@ -43,6 +37,7 @@ app.add_typer(models_cli.app, name="models")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
 doctor_cli.add_commands(app)
+enrol_cli.add_commands(app)
 fsck_cli.add_commands(app)
 
 
@@ -85,24 +80,6 @@ def program(
 ) -> None:
     """Builds and tends galleries in a data folder, also while a server runs on it."""
     context.obj = Place(data, database, detector, embedder, data_keys)
-
-
-@app.command()
-def enrol(
-    context: typer.Context,
-    people: Annotated[Path, typer.Argument(help="A folder with a folder of photographs for each person.")],
-    *,
-    gallery: Annotated[str, typer.Option(help="Name of the gallery; it is created where there is none.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Enrols a folder a person. After an interruption, the same command goes on where it stopped."""
-    with _opened(context.obj) as galleries:
-        photographs = photographs_of(people)
-        enrolment = FolderEnrolment(galleries.enroller(_gallery_or_new(galleries, gallery)), workers=available_cores())
-        outcomes = _enrolled_with_progress(enrolment, photographs)
-    _report(outcomes, total=len(photographs), as_json=as_json)
-    if len(outcomes) < len(photographs):
-        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -226,72 +203,6 @@ def _rebuilt(gallery: Gallery) -> dict[str, object]:
 def _opened(place: Place) -> Generator[Galleries]:
     with good_order(interrupted="stopped"), opened(place) as galleries:
         yield galleries
-
-
-def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
-    try:
-        return galleries.get(name)
-    except GalleryNotFound:
-        galleries.create(name, GalleryPolicy())
-        say(f"created gallery {name}")
-        return galleries.get(name)
-
-
-def _enrolled_with_progress(enrolment: FolderEnrolment, photographs: list[Photograph]) -> list[EnrolledPhotograph]:
-    """Stops in good order at Ctrl-C: what is under way is finished, the rest is left for the next run."""
-    columns = (TextColumn("enrolling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    outcomes: list[EnrolledPhotograph] = []
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("enrolling", total=len(photographs))
-        with closing(enrolment.run(photographs)) as run:
-            try:
-                for outcome in run:
-                    outcomes.append(outcome)
-                    progress.advance(task)
-            except KeyboardInterrupt:
-                progress.console.print("stopping; run the same command again to go on")
-    return outcomes
-
-
-def _report(outcomes: list[EnrolledPhotograph], *, total: int, as_json: bool) -> None:
-    refused = sorted(
-        (each for each in outcomes if each.result.outcome is EnrolOutcome.REFUSED),
-        key=lambda each: each.photograph.path,
-    )
-    warned = [each for each in outcomes if each.result.warnings]
-    counts = {outcome.value: sum(each.result.outcome is outcome for each in outcomes) for outcome in EnrolOutcome}
-    if as_json:
-        document = {
-            "photographs": total,
-            **counts,
-            "refusals": [_row(each) for each in refused],
-            "warnings": [_row(each) for each in warned],
-        }
-        print(json.dumps(document, indent=2))
-        return
-    console = Console()
-    _print_findings(console, "Refused", refused)
-    _print_findings(console, "Enrolled, but look at them", warned)
-    console.print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()), f"of {total}")
-
-
-def _print_findings(console: Console, title: str, outcomes: list[EnrolledPhotograph]) -> None:
-    if not outcomes:
-        return
-    table = Table("photograph", "reason", "what to do", title=title)
-    for each in outcomes:
-        for finding in (*each.result.refusals, *each.result.warnings):
-            table.add_row(str(each.photograph.path), finding.reason.value.replace("_", " "), finding.message)
-    console.print(table)
-
-
-def _row(outcome: EnrolledPhotograph) -> dict[str, object]:
-    findings = (*outcome.result.refusals, *outcome.result.warnings)
-    return {
-        "path": str(outcome.photograph.path),
-        "identity": outcome.photograph.identity_id,
-        "findings": [{"reason": each.reason.value, "message": each.message} for each in findings],
-    }
 
 
 def main() -> None:

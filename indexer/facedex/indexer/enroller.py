@@ -4,7 +4,7 @@ import hashlib
 import threading
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from facedex.indexer.answers import answer_from_json, answer_to_json, request_digest
 from facedex.indexer.enrolment import (
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 
 MAX_ITEMS = 100
 MAX_REQUEST_ID_CHARACTERS = 64
+
+
+class MarkOf(Protocol):
+    """The mark of a bulk enrolment, for the results of the items that are enrolled now."""
+
+    def __call__(self, results: Sequence[EnrolResult], /) -> LedgerMark: ...
 
 
 def no_checkpoint() -> None:
@@ -105,21 +111,23 @@ class Enroller:
         prepared: Sequence[PreparedRequest],
         *,
         checkpoint: Callable[[], None] = no_checkpoint,
-        mark: LedgerMark | None = None,
+        mark: MarkOf | None = None,
     ) -> list[Enrolment]:
         """Enrols in this order, as if one after the other, and answers each.
 
         All of it is one transaction, which also notes how far a bulk enrolment is; only a request id that comes twice
-        makes it two.
+        makes it two. `mark` is called with the result of each item.
         """
         with self._committing:
             checkpoint()
-            parts = list(_without_repetitions(prepared))
-            return [
-                answer
-                for part in parts
-                for answer in self._commit(part, mark=mark if part is parts[-1] else None)
-            ]
+            if mark is not None:
+                return self._commit(prepared, mark=mark)
+            return [answer for part in _without_repetitions(prepared) for answer in self._commit(part, mark=None)]
+
+    def rehearse(self, prepared: Sequence[PreparedRequest]) -> list[EnrolResult]:
+        """What would become of each item; nothing is kept."""
+        newcomers = Newcomers()
+        return [item.result for each in prepared for item in self._checked(each, newcomers).items]
 
     def _first_answer(self, request: Enrol, digest: str) -> Enrolment | None:
         request_id = request.request_id
@@ -228,16 +236,23 @@ class Enroller:
         own = (self._gallery.best_score(vector, identity_id), newcomers.own_score(vector, identity_id=identity_id))
         return guard_finding(other, own_score=max((each for each in own if each is not None), default=None))
 
-    def _commit(self, prepared: Sequence[PreparedRequest], *, mark: LedgerMark | None) -> list[Enrolment]:
+    def _commit(self, prepared: Sequence[PreparedRequest], *, mark: MarkOf | None) -> list[Enrolment]:
         self._gallery.catch_up()
         newcomers = Newcomers()
         checked = [self._checked(each, newcomers) for each in prepared]
         entries = [self._entry(each) for each in checked if _is_to_be_enrolled(each)]
-        if entries or mark is not None:
-            enrolled = iter(self._gallery.enrol_all(entries, mark=mark))
-        else:
-            enrolled = iter(())
-        return [_answer(each, next(enrolled)) if _is_to_be_enrolled(each) else self._unchanged(each) for each in checked]
+        if not entries and mark is None:
+            return self._answers(checked, ())
+
+        def ledger(enrolled: Sequence[Enrolled]) -> LedgerMark | None:
+            results = (result for answer in self._answers(checked, enrolled) for result in answer.results)
+            return None if mark is None else mark(list(results))
+
+        return self._answers(checked, self._gallery.enrol_all(entries, mark=ledger))
+
+    def _answers(self, checked: Sequence[PreparedRequest], enrolled: Sequence[Enrolled]) -> list[Enrolment]:
+        rest = iter(enrolled)
+        return [_answer(each, next(rest)) if _is_to_be_enrolled(each) else self._unchanged(each) for each in checked]
 
     def _checked(self, prepared: PreparedRequest, newcomers: Newcomers) -> PreparedRequest:
         # Asked again, because the same request may have been sent twice at the same time.

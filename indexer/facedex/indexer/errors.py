@@ -126,6 +126,18 @@ class JobNotFound(NotFound):
         self.job_id = job_id
 
 
+class JobTaken(IndexerError):
+    """Another process works on the job, or somebody cancelled it."""
+
+    reason = "JOB_TAKEN"
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(
+            f"job {job_id} is another process's now, or was cancelled: facedex jobs shows what became of it"
+        )
+        self.job_id = job_id
+
+
 class ErasureNotFound(NotFound):
     """There was no erasure of that id."""
 

@@ -30,11 +30,12 @@ from facedex.indexer.indexes import OpenedIndex
 from facedex.indexer.policy import GalleryPolicy, policy_from_json
 from facedex.indexer.search.template_index import EVERYBODY, Scope
 from facedex.indexer.store.records import ChangeOp
+from facedex.indexer.store.store import no_mark
 from facedex.indexer.store.tombstones import ErasureReason
 from facedex.indexer.thresholds import Thresholds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Generator, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from facedex.indexer.search.segment import Segment
     from facedex.indexer.search.template_index import Hit, TemplateIndex
     from facedex.indexer.store.moment import StoreMoment
-    from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
-    from facedex.indexer.store.store import Enrolled, Erased, Merged, Store
+    from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord
+    from facedex.indexer.store.store import Enrolled, EnrolmentEntry, Erased, MarkAfter, Merged, Store
     from facedex.indexer.vision.pipeline import Detection, FaceCrop
 
 logger = logging.getLogger(__name__)
@@ -263,7 +264,7 @@ class Gallery:
 
     # Changes
 
-    def enrol_all(self, entries: Sequence[EnrolmentEntry], *, mark: LedgerMark | None = None) -> list[Enrolled]:
+    def enrol_all(self, entries: Sequence[EnrolmentEntry], *, mark: MarkAfter = no_mark) -> list[Enrolled]:
         """Commits templates in one transaction, then makes them searchable."""
         enrolled = self._store.enrol_all(self._record, entries, mark=mark)
         self.catch_up()

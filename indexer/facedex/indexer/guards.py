@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from facedex.indexer.enrolment import EnrolReason, Finding
-from facedex.indexer.identification import cosine
+from facedex.indexer.gallery import cosine
 from facedex.indexer.policy import GuardAction
 
 if TYPE_CHECKING:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from facedex.indexer.enrolment import EnrolItem
     from facedex.indexer.store.records import IdentityDetails
@@ -25,19 +27,37 @@ class BulkItem:
     read: Callable[[], EnrolItem]
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Number of items of a source, and a digest that another content of the source would not have."""
+
+    count: int
+    digest: str
+
+    @classmethod
+    def of_file(cls, file: Path, count: int, *about: str) -> Survey:
+        """Of a file that is known by its path, size and time of change."""
+        status = file.stat()
+        return cls.of_parts([str(file.resolve()), str(status.st_size), str(status.st_mtime_ns), *about], count)
+
+    @classmethod
+    def of_parts(cls, parts: Iterable[str], count: int) -> Survey:
+        return cls(count, hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest())
+
+
 class BulkSource(Protocol):
     """Gives its items always in the same order, so that an interrupted enrolment goes on by counting them.
 
     No more of them is held in memory than is being worked on, however many there are.
     """
 
-    @property
-    def name(self) -> str:
-        """By which an interrupted enrolment is known again."""
-        ...
+    def survey(self) -> Survey:
+        """What an interrupted enrolment is known again by; quick, beside enrolling.
 
-    def count(self) -> int:
-        """How many items there are."""
+        Raises:
+            InvalidArgument: the source cannot be read.
+
+        """
         ...
 
     def items(self) -> Iterator[BulkItem]:

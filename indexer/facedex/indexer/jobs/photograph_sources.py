@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from facedex.indexer.errors import InvalidArgument
-from facedex.indexer.jobs.bulk_item import BulkItem
+from facedex.indexer.jobs.bulk_item import BulkItem, Survey
 from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES
 from facedex.indexer.jobs.parquet_rows import parquet_count, parquet_rows
 from facedex.indexer.store.records import IdentityDetails
@@ -27,20 +27,15 @@ class FolderSource:
 
     folder: Path
 
-    @property
-    def name(self) -> str:
-        return f"folder {self.folder.resolve()}"
-
-    def count(self) -> int:
-        return sum(1 for _ in self._photographs())
+    def survey(self) -> Survey:
+        paths = [str(path) for _, path in self._photographs()]
+        if not paths:
+            raise InvalidArgument(str(self.folder), "holds no photographs; it needs a folder for each person")
+        return Survey.of_parts([str(self.folder.resolve()), *paths], len(paths))
 
     def items(self) -> Iterator[BulkItem]:
-        found = False
         for person, path in self._photographs():
-            found = True
             yield BulkItem(str(path), IdentityDetails(person.name), path.read_bytes)
-        if not found:
-            raise InvalidArgument(str(self.folder), "holds no photographs; it needs a folder for each person")
 
     def _photographs(self) -> Iterator[tuple[Path, Path]]:
         if not self.folder.is_dir():
@@ -60,12 +55,9 @@ class ListSource:
 
     file: Path
 
-    @property
-    def name(self) -> str:
-        return f"list {self.file.resolve()}"
-
-    def count(self) -> int:
-        return sum(1 for _ in _csv_rows(self.file)) if self._is_csv else parquet_count(self.file)
+    def survey(self) -> Survey:
+        count = sum(1 for _ in _csv_rows(self.file)) if self._is_csv else parquet_count(self.file)
+        return Survey.of_file(self.file, count)
 
     def items(self) -> Iterator[BulkItem]:
         for number, row in enumerate(self._rows(), start=1):
@@ -93,13 +85,10 @@ class TarSource:
     file: Path
     max_image_bytes: int
 
-    @property
-    def name(self) -> str:
-        return f"tar {self.file.resolve()}"
-
-    def count(self) -> int:
+    def survey(self) -> Survey:
         with _opened_tar(self.file) as tar:
-            return sum(_is_portrait(member) for member in tar)
+            count = sum(_is_portrait(member) for member in tar)
+        return Survey.of_file(self.file, count)
 
     def items(self) -> Iterator[BulkItem]:
         with _opened_tar(self.file) as tar:

@@ -12,7 +12,7 @@ import numpy as np
 
 from facedex.indexer.enrolment import VectorItem
 from facedex.indexer.errors import InvalidArgument
-from facedex.indexer.jobs.bulk_item import BulkItem
+from facedex.indexer.jobs.bulk_item import BulkItem, Survey
 from facedex.indexer.jobs.parquet_rows import parquet_count, parquet_rows
 from facedex.indexer.store.records import IdentityDetails
 
@@ -33,11 +33,10 @@ class VectorSource:
     file: Path
     model_digest: str
 
-    @property
-    def name(self) -> str:
-        return f"vectors {self.file.resolve()} of {self.model_digest}"
+    def survey(self) -> Survey:
+        return Survey.of_file(self.file, self._count(), self.model_digest)
 
-    def count(self) -> int:
+    def _count(self) -> int:
         if self._is_npz:
             with _opened_npz(self.file) as arrays:
                 return arrays[IDENTITIES].length

@@ -83,7 +83,10 @@ class JobState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """Long-running work as it stands in the store. `progress` is 0 to 1; `owner` the process that works on it."""
+    """Long-running work as it stands in the store. `progress` is 0 to 1; `owner` the process that works on it.
+
+    `position` is how many items of a bulk enrolment are dealt with.
+    """
 
     id: int
     kind: str
@@ -96,6 +99,34 @@ class JobRecord:
     error: str
     owner: str
     created_at: datetime
+    heartbeat_at: datetime
+    position: int
+
+
+# Bulk enrolment: only the program that has the photographs can do it, so no server takes it up.
+BULK_ENROLMENT = "enrol"
+
+
+@dataclass(frozen=True, slots=True)
+class BulkFinding:
+    """What was noticed about one item of a bulk enrolment, by its position in the source; never whom it shows."""
+
+    position: int
+    is_refusal: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerMark:
+    """How far a bulk enrolment is: every item before `position` is dealt with. `counts` are totals by outcome."""
+
+    job: JobRecord
+    before: int
+    position: int
+    total: int
+    counts: dict[str, int]
+    findings: tuple[BulkFinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

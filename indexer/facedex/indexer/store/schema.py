@@ -170,8 +170,23 @@ job = Table(
     Column("owner", String(64), nullable=False),
     Column("heartbeat_at", Moment, nullable=False),
     Column("created_at", Moment, nullable=False),
+    # How many items of a bulk enrolment are dealt with.
+    Column("position", BigInteger, nullable=False, server_default="0"),
     Index(None, "state"),
     sqlite_autoincrement=True,
+)
+
+# What was noticed about items of a bulk enrolment: by position, so that nobody's name stands here.
+job_finding = Table(
+    "job_finding",
+    metadata,
+    Column("job_id", RowNumber, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    # Several findings of one item.
+    Column("place", Integer, primary_key=True),
+    Column("is_refusal", Boolean, nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("message", String(500), nullable=False),
 )
 
 # Tombstones; see `tombstones.Tombstone`. No foreign keys on purpose: they outlive what they tell of.

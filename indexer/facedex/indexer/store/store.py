@@ -3,12 +3,21 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from facedex.indexer.errors import IdentityNotFound, InvalidArgument
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.set_digest import TemplateDigester
-from facedex.indexer.store import change_rows, erasing, gallery_rows, identity_rows, job_rows, person_rows, remembered
+from facedex.indexer.store import (
+    change_rows,
+    erasing,
+    gallery_rows,
+    identity_rows,
+    job_rows,
+    ledger_rows,
+    person_rows,
+    remembered,
+)
 from facedex.indexer.store.amendment import StoreAmendment, delete_strays
 from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
@@ -16,8 +25,10 @@ from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
 from facedex.indexer.store.migrate import upgrade
 from facedex.indexer.store.moment import StoreMoment
 from facedex.indexer.store.records import (
+    BULK_ENROLMENT,
     AddedTemplate,
     AttributeFilter,
+    BulkFinding,
     CertificateRecord,
     Change,
     ChangeOp,
@@ -27,6 +38,7 @@ from facedex.indexer.store.records import (
     IdentityRecord,
     JobRecord,
     JobState,
+    LedgerMark,
     ModelRecord,
     NewEnrolment,
     OverdueIdentity,
@@ -57,6 +69,16 @@ class Enrolled:
 
     templates: tuple[AddedTemplate, ...]
     revision: int
+
+
+class MarkAfter(Protocol):
+    """How far a bulk enrolment is after these, if it is one."""
+
+    def __call__(self, enrolled: Sequence[Enrolled], /) -> LedgerMark | None: ...
+
+
+def no_mark(_enrolled: Sequence[Enrolled], /) -> None:
+    """It is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +293,37 @@ class Store:
             job_rows.request_cancel(connection, job_id)
             return job_rows.select_job(connection, job_id)
 
+    def unfinished_bulk(self, gallery: str, source: dict[str, Any]) -> JobRecord | None:
+        """The bulk enrolment of this source that was begun and not ended, whoever works on it."""
+        with self._reading() as connection:
+            return ledger_rows.select_unfinished(connection, gallery, source)
+
+    def begin_bulk(self, gallery: str, source: dict[str, Any], owner: str, *, known: JobRecord | None) -> JobRecord:
+        """A bulk enrolment for this process: the known one where it stopped, or a new one.
+
+        Raises:
+            JobTaken: another process was faster.
+
+        """
+        with self._writing() as connection:
+            now = self.now()
+            if known is None:
+                number = job_rows.insert_job(connection, BULK_ENROLMENT, gallery, source, now=now)
+                known = job_rows.select_job(connection, number)
+            return ledger_rows.take_over(connection, known, owner, now=now)
+
+    def bulk_findings(self, job: JobRecord) -> Iterator[BulkFinding]:
+        """What was noticed about items, in order of position."""
+        last = -1
+        while True:
+            with self._reading() as connection:
+                page = ledger_rows.select_findings(connection, job.id, after=last)
+            if not page:
+                return
+            # The last item of a page may go on in the next one.
+            last = page[-1].position if page[0].position == page[-1].position else page[-1].position - 1
+            yield from (each for each in page if each.position <= last)
+
     # Identities
 
     def identity(self, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
@@ -374,7 +427,7 @@ class Store:
         return enrolled
 
     def enrol_all(
-        self, gallery: GalleryRecord, entries: Sequence[EnrolmentEntry], *, mark: LedgerMark | None = None
+        self, gallery: GalleryRecord, entries: Sequence[EnrolmentEntry], *, mark: MarkAfter = no_mark
     ) -> list[Enrolled]:
         """Enrols one after the other in one transaction, all or none, with a mark of how far a bulk enrolment is."""
         terms = self.erasures.terms(ErasureReason.EXPIRED)
@@ -387,8 +440,9 @@ class Store:
                 tombstones += [] if erased is None else [erased]
                 enrolled, standing = self._enrol_one(connection, gallery, entry, standing=standing)
                 done.append(enrolled)
-            if mark is not None:
-                ledger_rows.put_mark(connection, gallery.id, mark)
+            marked = mark(done)
+            if marked is not None:
+                ledger_rows.put_mark(connection, marked, now=self.now())
         for tombstone in tombstones:
             self.erasures.complete(tombstone)
         return done

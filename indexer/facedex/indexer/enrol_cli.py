@@ -1,0 +1,235 @@
+"""`facedex-index enrol`: many photographs or vectors at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from facedex.indexer.cli_session import INTERRUPTED, check_output, good_order, opened, say
+from facedex.indexer.enrolment import EnrolOutcome
+from facedex.indexer.errors import GalleryNotFound, InvalidArgument
+from facedex.indexer.jobs.bulk import BulkEnrolment
+from facedex.indexer.jobs.sources import bulk_source
+from facedex.indexer.policy import GalleryPolicy
+from facedex.indexer.store.records import BulkFinding
+from facedex.indexer.vision.decode import ImageLimits
+from facedex.indexer.vision.workbench import available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+
+    from facedex.indexer.galleries import Galleries
+    from facedex.indexer.gallery import Gallery
+    from facedex.indexer.jobs.bulk import BulkOutcome
+    from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource
+
+SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A finding, and the item that it is about."""
+
+    item: BulkItem
+    finding: BulkFinding
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds the command of this module to the program."""
+    app.command()(enrol)
+
+
+def enrol(
+    context: typer.Context,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with a folder of photographs for each person, a tar of one, a CSV or Parquet list "
+            "(path, identity, attributes), or with --model vectors and identities in NPZ or Parquet."
+        ),
+    ],
+    *,
+    gallery: Annotated[str, typer.Option(help="Name of the gallery; it is created where there is none.")],
+    model: Annotated[str | None, typer.Option(help="Digest or name of the model that made the vectors.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would happen, and enrol nobody.")] = False,
+    report: Annotated[Path | None, typer.Option(help="CSV file for all refusals and warnings.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Enrols many photographs or vectors. After an interruption, the same command goes on where it stopped."""
+    check_output("--report", report, kinds=(".csv",))
+    with good_order(interrupted="stopped; run the same command again to go on"), opened(context.obj) as galleries:
+        people = _gallery_or_new(galleries, gallery)
+        chosen = bulk_source(source, model_digest=_digest(people, model), max_image_bytes=ImageLimits().max_bytes)
+        bulk = BulkEnrolment(galleries.store, galleries.enroller(people), workers=available_cores())
+        summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)
+    _write(report, summary.findings)
+    _print(summary, as_json=as_json)
+    if summary.done < summary.total:
+        raise typer.Exit(INTERRUPTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of the items of a source."""
+
+    total: int
+    done: int
+    counts: dict[str, int]
+    findings: list[Located]
+    is_rehearsal: bool = False
+
+
+def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
+    try:
+        return galleries.get(name)
+    except GalleryNotFound:
+        galleries.create(name, GalleryPolicy())
+        say(f"created gallery {name}")
+        return galleries.get(name)
+
+
+def _digest(gallery: Gallery, model: str | None) -> str | None:
+    own = gallery.record.model
+    if model is None:
+        return None
+    if model in {own.digest, own.name}:
+        return own.digest
+    raise InvalidArgument(
+        "--model", f"the gallery's model is {own.name} ({own.digest}); other vectors say nothing in it"
+    )
+
+
+# Work
+
+
+def _enrolled(galleries: Galleries, bulk: BulkEnrolment, gallery: str, source: BulkSource) -> Summary:
+    job = bulk.begin(gallery, source)
+    total = int(job.arguments["items"])
+    if job.position:
+        say(f"going on behind {job.position} of {total}")
+    done = _with_progress(bulk.run(job, source), total=total, done=job.position)
+    store = galleries.store
+    findings = list(_located(source.items(), store.bulk_findings(job)))
+    return Summary(total, done, store.job(job.id).result or {}, findings)
+
+
+def _rehearsed(bulk: BulkEnrolment, source: BulkSource) -> Summary:
+    total = source.survey().count
+    outcomes: list[BulkOutcome] = []
+    done = _with_progress(_kept(bulk.rehearse(source), outcomes), total=total, done=0)
+    counts = {each.value: sum(one.result.outcome is each for one in outcomes) for each in EnrolOutcome}
+    findings = [
+        Located(one.item, BulkFinding(place, finding in one.result.refusals, finding.reason.value, finding.message))
+        for place, one in enumerate(outcomes)
+        for finding in (*one.result.refusals, *one.result.warnings)
+    ]
+    return Summary(total, done, counts, findings, is_rehearsal=True)
+
+
+def _kept(groups: Generator[list[BulkOutcome]], outcomes: list[BulkOutcome]) -> Generator[list[BulkOutcome]]:
+    with closing(groups):
+        for group in groups:
+            outcomes += group
+            yield group
+
+
+def _with_progress(groups: Generator[list[BulkOutcome]], *, total: int, done: int) -> int:
+    """How many items are dealt with. At Ctrl-C, what is being written is finished, the rest is left for the next run."""
+    columns = (TextColumn("enrolling"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("enrolling", total=total, completed=done)
+        with closing(groups):
+            try:
+                for group in groups:
+                    done += len(group)
+                    progress.advance(task, len(group))
+            except KeyboardInterrupt:
+                progress.console.print("stopping; run the same command again to go on")
+    return done
+
+
+class _Rate(TextColumn):
+    """Items a second."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Any) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.0f}/s")
+
+
+def _located(items: Iterator[BulkItem], findings: Iterator[BulkFinding]) -> Iterator[Located]:
+    """Both are in the source's order."""
+    numbered = enumerate(items)
+    position, item = -1, None
+    for finding in findings:
+        while position < finding.position:
+            position, item = next(numbered)
+        if item is not None:
+            yield Located(item, finding)
+
+
+# Results
+
+
+def _write(report: Path | None, findings: Iterable[Located]) -> None:
+    if report is None:
+        return
+    with report.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("item", "identity", "refused", "reason", "message"))
+        for each in findings:
+            refused = "yes" if each.finding.is_refusal else "no"
+            identity = each.item.details.external_id
+            writer.writerow((each.item.place, identity, refused, each.finding.reason, each.finding.message))
+
+
+def _print(summary: Summary, *, as_json: bool) -> None:
+    refusals = [each for each in summary.findings if each.finding.is_refusal]
+    warnings = [each for each in summary.findings if not each.finding.is_refusal]
+    if as_json:
+        document = {
+            "items": summary.total,
+            "done": summary.done,
+            **summary.counts,
+            "refusals": [_row(each) for each in refusals],
+            "warnings": [_row(each) for each in warnings],
+        }
+        print(json.dumps(document, indent=2))
+        return
+    console = Console()
+    _print_findings(console, "Would be refused" if summary.is_rehearsal else "Refused", refusals)
+    _print_findings(console, "Look at them", warnings)
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.counts.items())
+    console.print(f"{'would be: ' if summary.is_rehearsal else ''}{counts} of {summary.total}")
+
+
+def _print_findings(console: Console, title: str, found: list[Located]) -> None:
+    if not found:
+        return
+    table = Table("item", "reason", "what to do", title=title)
+    for each in found[:SHOWN]:
+        table.add_row(escape(each.item.place), each.finding.reason.replace("_", " "), escape(each.finding.message))
+    console.print(table)
+    if len(found) > SHOWN:
+        console.print(f"and {len(found) - SHOWN} more: --report FILE.csv has them all")
+
+
+def _row(each: Located) -> dict[str, object]:
+    return {
+        "item": each.item.place,
+        "identity": each.item.details.external_id,
+        "reason": each.finding.reason,
+        "message": each.finding.message,
+    }

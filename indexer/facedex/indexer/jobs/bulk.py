@@ -1,0 +1,236 @@
+"""Bulk enrolment that goes on exactly where it was killed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from facedex.indexer.enroller import PreparedRequest
+from facedex.indexer.enrolment import Enrol, EnrolOutcome, EnrolReason, EnrolResult, Finding, VectorItem
+from facedex.indexer.errors import InvalidArgument, JobTaken, StoreUnavailable
+from facedex.indexer.jobs.runner import SILENCE
+from facedex.indexer.store.records import BulkFinding, JobState, LedgerMark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from facedex.indexer.enroller import Enroller
+    from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource
+    from facedex.indexer.store.records import JobRecord
+    from facedex.indexer.store.store import Store
+
+# Items of one transaction, at fixed positions of the source, so that a second run makes the same transactions.
+GROUP_ITEMS = 32
+# Groups that are looked at ahead of the one that is written.
+GROUPS_AHEAD = 3
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOutcome:
+    """What became of one item."""
+
+    item: BulkItem
+    result: EnrolResult
+
+
+def this_process() -> str:
+    return f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def is_gone(owner: str) -> bool:
+    """Whether the process that a job names was on this machine and is no more."""
+    host, _, rest = owner.partition(":")
+    number = rest.partition(":")[0]
+    if host != socket.gethostname()[:32] or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+class BulkEnrolment:
+    """Enrols the items of a source in order, a group a transaction, with a mark in the store of how far it is.
+
+    Photographs are looked at by several threads ahead of the writing; no more than a few groups are in memory. What is
+    written depends on what stands in the source before, never on when a process was killed: after a kill, the same call
+    leaves the templates that an undisturbed run leaves.
+    """
+
+    def __init__(self, store: Store, enroller: Enroller, *, workers: int) -> None:
+        self._store = store
+        self._enroller = enroller
+        self._workers = workers
+
+    def begin(self, gallery: str, source: BulkSource) -> JobRecord:
+        """The source's unfinished enrolment, or a new one.
+
+        Raises:
+            JobTaken: a process that lives is at it.
+            InvalidArgument: the source cannot be read.
+
+        """
+        survey = source.survey()
+        arguments = {"source": survey.digest, "items": survey.count}
+        known = self._store.unfinished_bulk(gallery, arguments)
+        if known is not None and known.state is JobState.RUNNING and not self._is_abandoned(known):
+            raise JobTaken(known.id)
+        return self._store.begin_bulk(gallery, arguments, this_process(), known=known)
+
+    def _is_abandoned(self, job: JobRecord) -> bool:
+        return is_gone(job.owner) or self._store.now() - job.heartbeat_at > SILENCE
+
+    def run(self, job: JobRecord, source: BulkSource) -> Generator[list[BulkOutcome]]:
+        """Yields each group when it is enrolled. To stop, close the iterator; the job waits then for the same call.
+
+        Raises:
+            JobTaken: it was cancelled, or another process has it.
+
+        """
+        ledger = _Ledger(self._store, job)
+        try:
+            with closing(self._prepared(source.items(), skipped=job.position)) as groups:
+                for group in groups:
+                    yield self._enrolled(group, ledger)
+        except GeneratorExit:
+            self._store.release_job(job)
+            raise
+        except JobTaken:
+            self._store.finish_job(job, JobState.CANCELLED, result=ledger.counts)  # of another owner's job: nothing
+            raise
+        self._store.finish_job(job, JobState.DONE, result=ledger.counts)
+
+    def rehearse(self, source: BulkSource) -> Generator[list[BulkOutcome]]:
+        """What would become of each item, as far as that can be told without enrolling the others."""
+        with closing(self._prepared(source.items(), skipped=0)) as groups:
+            for group in groups:
+                results = iter(
+                    self._enroller.rehearse([each for _, each in group if isinstance(each, PreparedRequest)])
+                )
+                yield [
+                    BulkOutcome(item, each if isinstance(each, EnrolResult) else next(results)) for item, each in group
+                ]
+
+    # Looking
+
+    def _prepared(
+        self, items: Iterator[BulkItem], *, skipped: int
+    ) -> Generator[list[tuple[BulkItem, PreparedRequest | EnrolResult]]]:
+        """Groups in order, looked at ahead."""
+        rest = islice(items, skipped, None)
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="enrol") as pool:
+            ahead: deque[tuple[BulkItem, Future[PreparedRequest | EnrolResult]]] = deque()
+            try:
+                while True:
+                    wanted = GROUP_ITEMS * (1 + GROUPS_AHEAD) - len(ahead)
+                    ahead.extend((item, pool.submit(self._look, item)) for item in islice(rest, wanted))
+                    if not ahead:
+                        return
+                    group = [ahead.popleft() for _ in range(min(GROUP_ITEMS, len(ahead)))]
+                    yield [(item, future.result()) for item, future in group]
+            finally:
+                for _, future in ahead:
+                    future.cancel()
+
+    def _look(self, item: BulkItem) -> PreparedRequest | EnrolResult:
+        try:
+            content = item.read()
+        except OSError as error:
+            return _refused(EnrolReason.IMAGE_UNREADABLE, f"the file cannot be read: {error.strerror}")
+        except InvalidArgument as error:
+            return _refused(EnrolReason.IMAGE_UNREADABLE, str(error))
+        try:
+            return _patiently(lambda: self._enroller.prepare(Enrol(item.details, (content,))))
+        except InvalidArgument as error:
+            kind = EnrolReason.VECTOR_INVALID if isinstance(content, VectorItem) else EnrolReason.IMAGE_UNREADABLE
+            return _refused(kind, str(error))
+
+    # Writing
+
+    def _enrolled(
+        self, group: Sequence[tuple[BulkItem, PreparedRequest | EnrolResult]], ledger: _Ledger
+    ) -> list[BulkOutcome]:
+        requests = [each for _, each in group if isinstance(each, PreparedRequest)]
+        refused = {place: each for place, (_, each) in enumerate(group) if isinstance(each, EnrolResult)}
+
+        def mark(results: Sequence[EnrolResult]) -> LedgerMark:
+            enrolled = iter(results)
+            return ledger.mark([refused[place] if place in refused else next(enrolled) for place in range(len(group))])
+
+        # Where the answer to a commit is lost, the ledger tells whether it was one.
+        answers = _patiently(lambda: self._enroller.commit(requests, mark=mark), may_repeat=ledger.is_where_it_was)
+        enrolled = iter(each.results[0] for each in answers)
+        results = [refused[place] if place in refused else next(enrolled) for place in range(len(group))]
+        ledger.move(results)
+        return [BulkOutcome(item, result) for (item, _), result in zip(group, results, strict=True)]
+
+
+class _Ledger:
+    """Where a bulk enrolment stands."""
+
+    def __init__(self, store: Store, job: JobRecord) -> None:
+        self._store = store
+        self._job = job
+        self._position = job.position
+        self.counts = {each.value: int((job.result or {}).get(each.value, 0)) for each in EnrolOutcome}
+
+    def mark(self, results: Sequence[EnrolResult]) -> LedgerMark:
+        """The ledger after these items."""
+        findings = [
+            BulkFinding(self._position + place, finding in result.refusals, finding.reason.value, finding.message)
+            for place, result in enumerate(results)
+            for finding in (*result.refusals, *result.warnings)
+        ]
+        return LedgerMark(
+            job=self._job,
+            before=self._position,
+            position=self._position + len(results),
+            total=int(self._job.arguments["items"]),
+            counts=self._counted(results),
+            findings=tuple(findings),
+        )
+
+    def is_where_it_was(self) -> bool:
+        """Whether what was marked last was not committed."""
+        return self._store.job(self._job.id).position == self._position
+
+    def move(self, results: Sequence[EnrolResult]) -> None:
+        self.counts = self._counted(results)
+        self._position += len(results)
+
+    def _counted(self, results: Sequence[EnrolResult]) -> dict[str, int]:
+        return {
+            each.value: self.counts[each.value] + sum(result.outcome is each for result in results)
+            for each in EnrolOutcome
+        }
+
+
+def _refused(reason: EnrolReason, message: str) -> EnrolResult:
+    return EnrolResult(EnrolOutcome.REFUSED, refusals=(Finding(reason, message),))
+
+
+def _patiently(work: Callable[[], Outcome], *, may_repeat: Callable[[], bool] = lambda: True) -> Outcome:
+    """Again where the database could not be reached."""
+    for seconds in RETRY_SECONDS:
+        try:
+            return work()
+        except StoreUnavailable:
+            time.sleep(seconds)
+            if not may_repeat():
+                raise
+    return work()
