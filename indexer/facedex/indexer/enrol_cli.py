@@ -69,7 +69,7 @@ def enrol(
     """Enrols many photographs or vectors. After an interruption, the same command goes on where it stopped."""
     check_output("--report", report, kinds=(".csv",))
     with good_order(interrupted="stopped; run the same command again to go on"), opened(context.obj) as galleries:
-        people = _gallery_or_new(galleries, gallery)
+        people = galleries.get(gallery) if dry_run else _gallery_or_new(galleries, gallery)
         chosen = bulk_source(source, model_digest=_digest(people, model), max_image_bytes=ImageLimits().max_bytes)
         bulk = BulkEnrolment(galleries.store, galleries.enroller(people), workers=available_cores())
         summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)

@@ -30,12 +30,12 @@ from facedex.indexer.indexes import OpenedIndex
 from facedex.indexer.policy import GalleryPolicy, policy_from_json
 from facedex.indexer.search.template_index import EVERYBODY, Scope
 from facedex.indexer.store.records import ChangeOp
-from facedex.indexer.store.store import no_mark
+from facedex.indexer.store.store import EnrolmentEntry, no_mark
 from facedex.indexer.store.tombstones import ErasureReason
 from facedex.indexer.thresholds import Thresholds
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from facedex.indexer.search.segment import Segment
     from facedex.indexer.search.template_index import Hit, TemplateIndex
     from facedex.indexer.store.moment import StoreMoment
-    from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord
+    from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
     from facedex.indexer.store.store import Enrolled, EnrolmentEntry, Erased, MarkAfter, Merged, Store
     from facedex.indexer.vision.pipeline import Detection, FaceCrop
 
@@ -263,6 +263,11 @@ class Gallery:
         return revision
 
     # Changes
+
+    def enrol(self, enrolment: NewEnrolment, *, answer_for: Callable[[Enrolled], RememberedRequest | None]) -> Enrolled:
+        """Commits templates, then makes them searchable."""
+        (enrolled,) = self.enrol_all([EnrolmentEntry(enrolment, answer_for)])
+        return enrolled
 
     def enrol_all(self, entries: Sequence[EnrolmentEntry], *, mark: MarkAfter = no_mark) -> list[Enrolled]:
         """Commits templates in one transaction, then makes them searchable."""
