@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import faiss
-from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +21,8 @@ class Crew:
 
     def __init__(self, size: int) -> None:
         self.size = max(1, size)
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415  (its import changes the environment)
+
         threadpool_limits(1, user_api="blas")
         # OpenMP costs a single query 20 to 60 times, and is told so once in every thread.
         self._threads = ThreadPoolExecutor(
