@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from facedex.indexer.cli_session import INTERRUPTED, check_output, good_order, opened, say
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, InvalidArgument
-from facedex.indexer.jobs.bulk import BulkEnrolment
+from facedex.indexer.jobs.bulk import BulkEnrolment, findings_of
 from facedex.indexer.jobs.sources import bulk_source
 from facedex.indexer.policy import GalleryPolicy
-from facedex.indexer.store.records import BulkFinding
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.workbench import available_cores
 
@@ -33,16 +33,22 @@ if TYPE_CHECKING:
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.jobs.bulk import BulkOutcome
     from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource
+    from facedex.indexer.store.records import BulkFinding
 
 SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A finding, and the item that it is about."""
+    """A finding, and the item that it is about; not the item itself, which may hold a photograph."""
 
-    item: BulkItem
+    place: str
+    identity_id: str
     finding: BulkFinding
+
+    @classmethod
+    def of(cls, item: BulkItem, finding: BulkFinding) -> Located:
+        return cls(item.place, item.details.external_id, finding)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -120,32 +126,39 @@ def _enrolled(galleries: Galleries, bulk: BulkEnrolment, gallery: str, source: B
         say(f"going on behind {job.position} of {total}")
     done = _with_progress(bulk.run(job, source), total=total, done=job.position)
     store = galleries.store
+    counts = store.job(job.id).result or {}
     findings = list(_located(source.items(), store.bulk_findings(job)))
-    return Summary(total, done, store.job(job.id).result or {}, findings)
+    return Summary(total, done, {each.value: counts.get(each.value, 0) for each in EnrolOutcome}, findings)
 
 
 def _rehearsed(bulk: BulkEnrolment, source: BulkSource) -> Summary:
     total = source.survey().count
-    outcomes: list[BulkOutcome] = []
-    done = _with_progress(_kept(bulk.rehearse(source), outcomes), total=total, done=0)
-    counts = {each.value: sum(one.result.outcome is each for one in outcomes) for each in EnrolOutcome}
-    findings = [
-        Located(one.item, BulkFinding(place, finding in one.result.refusals, finding.reason.value, finding.message))
-        for place, one in enumerate(outcomes)
-        for finding in (*one.result.refusals, *one.result.warnings)
-    ]
-    return Summary(total, done, counts, findings, is_rehearsal=True)
+    rehearsal = _Rehearsal()
+    done = _with_progress(rehearsal.watched(bulk.rehearse(source)), total=total, done=0)
+    return Summary(total, done, rehearsal.counts, rehearsal.findings, is_rehearsal=True)
 
 
-def _kept(groups: Generator[list[BulkOutcome]], outcomes: list[BulkOutcome]) -> Generator[list[BulkOutcome]]:
-    with closing(groups):
-        for group in groups:
-            outcomes += group
-            yield group
+class _Rehearsal:
+    """Counts and findings of what would become of items."""
+
+    def __init__(self) -> None:
+        self.counts = {each.value: 0 for each in EnrolOutcome}
+        self.findings: list[Located] = []
+
+    def watched(self, groups: Generator[list[BulkOutcome]]) -> Generator[list[BulkOutcome]]:
+        positions = itertools.count()
+        with closing(groups):
+            for group in groups:
+                for each in group:
+                    self.counts[each.result.outcome.value] += 1
+                    self.findings += [
+                        Located.of(each.item, found) for found in findings_of(each.result, next(positions))
+                    ]
+                yield group
 
 
 def _with_progress(groups: Generator[list[BulkOutcome]], *, total: int, done: int) -> int:
-    """How many items are dealt with. At Ctrl-C, what is being written is finished, the rest is left for the next run."""
+    """How many items are dealt with. At Ctrl-C, the group under way is written wholly or not at all; the next run goes on."""
     columns = (TextColumn("enrolling"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("enrolling", total=total, completed=done)
@@ -159,13 +172,10 @@ def _with_progress(groups: Generator[list[BulkOutcome]], *, total: int, done: in
     return done
 
 
-class _Rate(TextColumn):
+class _Rate(ProgressColumn):
     """Items a second."""
 
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def render(self, task: Any) -> Text:
+    def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{task.speed:.0f}/s")
 
 
@@ -177,7 +187,7 @@ def _located(items: Iterator[BulkItem], findings: Iterator[BulkFinding]) -> Iter
         while position < finding.position:
             position, item = next(numbered)
         if item is not None:
-            yield Located(item, finding)
+            yield Located.of(item, finding)
 
 
 # Results
@@ -191,8 +201,7 @@ def _write(report: Path | None, findings: Iterable[Located]) -> None:
         writer.writerow(("item", "identity", "refused", "reason", "message"))
         for each in findings:
             refused = "yes" if each.finding.is_refusal else "no"
-            identity = each.item.details.external_id
-            writer.writerow((each.item.place, identity, refused, each.finding.reason, each.finding.message))
+            writer.writerow((each.place, each.identity_id, refused, each.finding.reason, each.finding.message))
 
 
 def _print(summary: Summary, *, as_json: bool) -> None:
@@ -220,7 +229,7 @@ def _print_findings(console: Console, title: str, found: list[Located]) -> None:
         return
     table = Table("item", "reason", "what to do", title=title)
     for each in found[:SHOWN]:
-        table.add_row(escape(each.item.place), each.finding.reason.replace("_", " "), escape(each.finding.message))
+        table.add_row(escape(each.place), each.finding.reason.replace("_", " "), escape(each.finding.message))
     console.print(table)
     if len(found) > SHOWN:
         console.print(f"and {len(found) - SHOWN} more: --report FILE.csv has them all")
@@ -228,8 +237,8 @@ def _print_findings(console: Console, title: str, found: list[Located]) -> None:
 
 def _row(each: Located) -> dict[str, object]:
     return {
-        "item": each.item.place,
-        "identity": each.item.details.external_id,
+        "item": each.place,
+        "identity": each.identity_id,
         "reason": each.finding.reason,
         "message": each.finding.message,
     }

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from facedex.indexer.search.template_index import Hit, TemplateIndex
     from facedex.indexer.store.moment import StoreMoment
     from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
-    from facedex.indexer.store.store import Enrolled, EnrolmentEntry, Erased, MarkAfter, Merged, Store
+    from facedex.indexer.store.store import Enrolled, Erased, MarkAfter, Merged, Store
     from facedex.indexer.vision.pipeline import Detection, FaceCrop
 
 logger = logging.getLogger(__name__)

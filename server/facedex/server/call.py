@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from facedex.indexer.errors import DeadlinePassed
-from facedex.server.translate import checked_text
+from facedex.indexer.texts import checked_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

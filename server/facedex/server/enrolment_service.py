@@ -8,6 +8,7 @@ from facedex.indexer.enrolment import Enrol, EnrolItem, EnrolOutcome, EnrolReaso
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.failpoints import Step
 from facedex.indexer.store.records import IdentityDetails
+from facedex.indexer.texts import checked_attributes, checked_identity_id, checked_text
 from facedex.indexer.vision.face import Quality
 from facedex.server.call import check_request_id, checkpoint_of
 from facedex.server.gallery_service import GUARD_ACTION, SEVERAL_FACES, known_value
@@ -15,8 +16,6 @@ from facedex.server.interceptor import log_unexpected
 from facedex.server.paging import name_before, page_size, token_after
 from facedex.server.status import failure_of, is_expected
 from facedex.server.translate import (
-    checked_identity_id,
-    checked_text,
     domain_filters,
     domain_time,
     domain_vector,
@@ -50,7 +49,6 @@ UPDATABLE = {
     "hold_reason": "hold_reason",
     "expire_time": "expires_at",
 }
-MAX_ATTRIBUTES = 64
 # gRPC clients take messages of 4 MiB unless they are told otherwise; a page that would be larger is cut shorter.
 MAX_PAGE_BYTES = 3 * 2**20
 
@@ -167,7 +165,7 @@ def _domain_details(identity: enrolment_pb2.Identity) -> IdentityDetails:
     return IdentityDetails(
         external_id=checked_identity_id(identity.id),
         display_name=checked_text(identity.display_name, "display_name") or None,
-        attributes=_checked_attributes(dict(identity.attributes)) or None,
+        attributes=checked_attributes(dict(identity.attributes)) or None,
         consent_reference=checked_text(identity.consent_reference, "consent_reference") or None,
         purpose=checked_text(identity.purpose, "purpose") or None,
         expires_at=_future_expiry(identity),
@@ -185,17 +183,6 @@ def _future_expiry(identity: enrolment_pb2.Identity) -> datetime | None:
     return expiry
 
 
-def _checked_attributes(attributes: dict[str, str]) -> dict[str, str]:
-    if len(attributes) > MAX_ATTRIBUTES:
-        raise InvalidArgument("attributes", f"may be {MAX_ATTRIBUTES} at most")
-    for key, value in attributes.items():
-        if not key:
-            raise InvalidArgument("attributes", "an attribute needs a key")
-        checked_text(key, "attributes", max_characters=63)
-        checked_text(value, "attributes")
-    return attributes
-
-
 def _domain_item(item: enrolment_pb2.EnrolItem, number: int) -> EnrolItem:
     source = item.WhichOneof("source")
     if source is None:
@@ -211,7 +198,7 @@ def _new_values(identity: enrolment_pb2.Identity, paths: Sequence[str]) -> dict[
         raise InvalidArgument("update_mask", f"names what to replace: one or more of {', '.join(UPDATABLE)}")
     values: dict[str, Any] = {
         "display_name": checked_text(identity.display_name, "display_name"),
-        "attributes": _checked_attributes(dict(identity.attributes)),
+        "attributes": checked_attributes(dict(identity.attributes)),
         "consent_reference": checked_text(identity.consent_reference, "consent_reference"),
         "purpose": checked_text(identity.purpose, "purpose"),
         "hold_reason": checked_text(identity.hold_reason, "hold_reason"),

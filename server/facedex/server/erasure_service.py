@@ -6,8 +6,9 @@ from facedex.indexer.erasure_check import checked_erasure
 from facedex.indexer.errors import ErasureNotFound, InvalidArgument
 from facedex.indexer.jobs.subject_access import VectorChoice, person_archive
 from facedex.indexer.store.tombstones import ErasureReason, ErasureRecord, ErasureScope
+from facedex.indexer.texts import checked_identity_id
 from facedex.server.paging import name_before, page_size, token_after
-from facedex.server.translate import checked_identity_id, wire_time
+from facedex.server.translate import wire_time
 from facedex.v1 import erasure_pb2, erasure_pb2_grpc
 
 if TYPE_CHECKING:

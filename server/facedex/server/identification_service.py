@@ -19,11 +19,12 @@ from facedex.indexer.identification import (
     operating_point,
 )
 from facedex.indexer.policy import DecisionPolicy
+from facedex.indexer.texts import checked_identity_id
 from facedex.indexer.vectors import checked_vector
 from facedex.server.call import check_request_id, checkpoint_of
 from facedex.server.enrolment_service import request_error
 from facedex.server.gallery_service import known_value
-from facedex.server.translate import checked_identity_id, domain_filters, domain_vector, wire_face, wire_vector
+from facedex.server.translate import domain_filters, domain_vector, wire_face, wire_vector
 from facedex.v1 import identification_pb2, identification_pb2_grpc
 
 if TYPE_CHECKING:

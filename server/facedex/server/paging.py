@@ -6,7 +6,7 @@ import base64
 import binascii
 
 from facedex.indexer.errors import InvalidArgument
-from facedex.server.translate import checked_text
+from facedex.indexer.texts import checked_text
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000

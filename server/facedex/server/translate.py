@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from facedex.indexer.errors import InvalidArgument, VectorInvalid
 from facedex.indexer.store.records import AttributeFilter
+from facedex.indexer.texts import checked_text
 from facedex.v1 import enrolment_pb2, face_pb2
 
 if TYPE_CHECKING:
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from facedex.indexer.vision.face import Face, Quality
 
 COMPONENT = np.dtype("<f4")
-MAX_IDENTITY_ID_CHARACTERS = 255
 MAX_FILTERS = 64
 MAX_FILTER_VALUES = 1_000
-# Control characters and line breaks. Joiners and wide spaces stay: names in Persian and Japanese need them.
-REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def wire_face(face: Face) -> face_pb2.Face:
@@ -85,18 +82,3 @@ def _filter(each: enrolment_pb2.AttributeFilter) -> AttributeFilter:
     for text in (each.key, *each.values):
         checked_text(text, "filters")
     return AttributeFilter(each.key, frozenset(each.values))
-
-
-def checked_identity_id(identity_id: str) -> str:
-    """As the store takes it: not empty, not too long, nothing that a terminal or a database would trip over."""
-    if not 1 <= len(identity_id) <= MAX_IDENTITY_ID_CHARACTERS:
-        raise InvalidArgument("identity_id", f"needs 1 to {MAX_IDENTITY_ID_CHARACTERS} characters")
-    return checked_text(identity_id, "identity_id")
-
-
-def checked_text(text: str, field: str, *, max_characters: int = 255) -> str:
-    if len(text) > max_characters:
-        raise InvalidArgument(field, f"may have {max_characters} characters at most")
-    if any(unicodedata.category(character) in REFUSED_CATEGORIES for character in text):
-        raise InvalidArgument(field, "may hold no control characters")
-    return text

@@ -19,8 +19,9 @@ from tests.indexer.doubles import MODEL, Person, person_vector, photograph
 from facedex.indexer.enrolment import EnrolOutcome, EnrolReason
 from facedex.indexer.errors import InvalidArgument, JobTaken, StoreUnavailable
 from facedex.indexer.jobs import bulk as bulk_module
-from facedex.indexer.jobs.bulk import GROUP_ITEMS, BulkEnrolment, BulkOutcome, is_gone, this_process
+from facedex.indexer.jobs.bulk import GROUP_ITEMS, BulkEnrolment, BulkOutcome
 from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource, Survey
+from facedex.indexer.jobs.owner import is_gone, this_process
 from facedex.indexer.jobs.runner import SILENCE, JobRunner
 from facedex.indexer.jobs.sources import bulk_source
 from facedex.indexer.store.records import IdentityDetails, JobRecord, JobState
@@ -351,3 +352,66 @@ def test_a_damaged_file_is_refused_with_the_reason(tmp_path: Path, name: str) ->
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="holds no photographs"):
         source_at(tmp_path).survey()
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.7, 0.95])
+def test_a_tar_that_ends_early_is_refused_before_anybody_is_enrolled(house: House, tmp_path: Path, cut: float) -> None:
+    noise = np.random.default_rng(1)
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as tar:
+        for number in range(40):
+            member = tarfile.TarInfo(f"p{number}/1.jpg")
+            member.size = 500
+            tar.addfile(member, io.BytesIO(noise.bytes(500)))
+    content = (tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(content[: int(cut * len(content))])
+    with pytest.raises(InvalidArgument, match="is damaged"):
+        enrol(house, source_at(tmp_path / "cut.tar.gz"))
+    assert names(house) == []
+
+
+@pytest.mark.parametrize("identity", ["a\tb", "x" * 256])
+@pytest.mark.parametrize("kind", ["folder", "csv", "parquet", "npz"])
+def test_a_name_that_the_store_does_not_take_is_told_before_anybody_is_enrolled(
+    house: House, tmp_path: Path, identity: str, kind: str
+) -> None:
+    file = tmp_path / f"source.{kind}"
+    vectors = [person_vector(Person(number)) for number in range(2)]
+    if kind == "folder":
+        identity = identity[:255].replace("x", "\n")  # a file system takes no longer name
+        file.mkdir()
+        (file / identity[:100]).mkdir()
+        (file / identity[:100] / "1.jpg").write_bytes(photograph(Person(1)))
+    elif kind == "csv":
+        file.write_text(f'path,identity\na.jpg,ada\na.jpg,"{identity}"\n')
+    elif kind == "parquet":
+        pq.write_table(pa.table({"vectors": vectors, "identities": ["ada", identity]}), file)
+    else:
+        np.savez(file, vectors=np.stack(vectors), identities=np.array(["ada", identity]))
+    with pytest.raises(InvalidArgument, match=r"control characters|1 to 255"):
+        enrol(house, source_at(file, model_digest=MODEL_DIGEST if kind in {"parquet", "npz"} else None))
+    assert names(house) == []
+
+
+def test_a_source_that_turns_out_damaged_ends_its_job_with_the_reason(house: House) -> None:
+    class Damaged(Photographs):
+        def items(self) -> Iterator[BulkItem]:
+            yield from super().items()
+            raise InvalidArgument("people.tar", "is damaged")
+
+    source = Damaged(crowd(GROUP_ITEMS).contents)
+    with pytest.raises(InvalidArgument):
+        enrol(house, source)
+    (job,) = house.store.jobs()
+    assert (job.state, job.error) == (JobState.FAILED, "people.tar: is damaged")
+
+
+def test_an_interruption_gives_the_job_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object, **_named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.store, "enrol_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            enrol(house, crowd(5))
+    assert [each.state for each in house.store.jobs()] == [JobState.WAITING]
+    assert enrol(house, crowd(5))[0].state is JobState.DONE

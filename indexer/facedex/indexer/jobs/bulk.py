@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from facedex.indexer.enroller import PreparedRequest
 from facedex.indexer.enrolment import Enrol, EnrolOutcome, EnrolReason, EnrolResult, Finding, VectorItem
 from facedex.indexer.errors import InvalidArgument, JobTaken, StoreUnavailable
+from facedex.indexer.jobs.owner import is_gone, this_process
 from facedex.indexer.jobs.runner import SILENCE
 from facedex.indexer.store.records import BulkFinding, JobState, LedgerMark
 
@@ -45,23 +43,12 @@ class BulkOutcome:
     result: EnrolResult
 
 
-def this_process() -> str:
-    return f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
-def is_gone(owner: str) -> bool:
-    """Whether the process that a job names was on this machine and is no more."""
-    host, _, rest = owner.partition(":")
-    number = rest.partition(":")[0]
-    if host != socket.gethostname()[:32] or not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+def findings_of(result: EnrolResult, position: int) -> list[BulkFinding]:
+    """What was noticed about the item at a position."""
+    return [
+        BulkFinding(position, finding in result.refusals, finding.reason.value, finding.message)
+        for finding in (*result.refusals, *result.warnings)
+    ]
 
 
 class BulkEnrolment:
@@ -96,10 +83,11 @@ class BulkEnrolment:
         return is_gone(job.owner) or self._store.now() - job.heartbeat_at > SILENCE
 
     def run(self, job: JobRecord, source: BulkSource) -> Generator[list[BulkOutcome]]:
-        """Yields each group when it is enrolled. To stop, close the iterator; the job waits then for the same call.
+        """Yields each group when it is enrolled. Interrupted or closed, the job waits for the same call.
 
         Raises:
             JobTaken: it was cancelled, or another process has it.
+            InvalidArgument: the source cannot be read to its end.
 
         """
         ledger = _Ledger(self._store, job)
@@ -107,11 +95,15 @@ class BulkEnrolment:
             with closing(self._prepared(source.items(), skipped=job.position)) as groups:
                 for group in groups:
                     yield self._enrolled(group, ledger)
-        except GeneratorExit:
-            self._store.release_job(job)
-            raise
         except JobTaken:
             self._store.finish_job(job, JobState.CANCELLED, result=ledger.counts)  # of another owner's job: nothing
+            raise
+        except InvalidArgument as error:  # the source is damaged further on
+            self._store.finish_job(job, JobState.FAILED, result=ledger.counts, error=str(error))
+            raise
+        except BaseException:
+            with suppress(StoreUnavailable):  # then the job is free when this process is gone
+                self._store.release_job(job)
             raise
         self._store.finish_job(job, JobState.DONE, result=ledger.counts)
 
@@ -191,18 +183,14 @@ class _Ledger:
 
     def mark(self, results: Sequence[EnrolResult]) -> LedgerMark:
         """The ledger after these items."""
-        findings = [
-            BulkFinding(self._position + place, finding in result.refusals, finding.reason.value, finding.message)
-            for place, result in enumerate(results)
-            for finding in (*result.refusals, *result.warnings)
-        ]
+        findings = (findings_of(each, self._position + place) for place, each in enumerate(results))
         return LedgerMark(
             job=self._job,
             before=self._position,
             position=self._position + len(results),
             total=int(self._job.arguments["items"]),
             counts=self._counted(results),
-            findings=tuple(findings),
+            findings=tuple(chain.from_iterable(findings)),
         )
 
     def is_where_it_was(self) -> bool:

@@ -6,6 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.texts import checked_details
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
@@ -45,6 +48,14 @@ class Survey:
         return cls(count, hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest())
 
 
+def details_at(place: str, details: IdentityDetails) -> IdentityDetails:
+    """The details, if the store takes them; the error names the place."""
+    try:
+        return checked_details(details)
+    except InvalidArgument as error:
+        raise InvalidArgument(place, str(error)) from None
+
+
 class BulkSource(Protocol):
     """Gives its items always in the same order, so that an interrupted enrolment goes on by counting them.
 
@@ -55,7 +66,7 @@ class BulkSource(Protocol):
         """What an interrupted enrolment is known again by; quick, beside enrolling.
 
         Raises:
-            InvalidArgument: the source cannot be read.
+            InvalidArgument: the source cannot be read, or names somebody by what is no name.
 
         """
         ...

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from facedex.indexer.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    pass
 
 # What people keep photographs in; other files of the folder are left alone, and counted.
 PHOTOGRAPH_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})

@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 1_024
 
 
-def parquet_count(file: Path) -> int:
-    with _opened(file) as parquet:
-        return int(parquet.metadata.num_rows)
-
-
-def parquet_rows(file: Path, *, required: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """Each row as a dictionary.
+def parquet_rows(
+    file: Path, *, required: tuple[str, ...], columns: tuple[str, ...] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Each row as a dictionary of these columns, or all.
 
     Raises:
         InvalidArgument: it is no Parquet file, or lacks a column.
@@ -32,7 +29,7 @@ def parquet_rows(file: Path, *, required: tuple[str, ...] = ()) -> Iterator[dict
         missing = [name for name in required if name not in names]
         if missing:
             raise InvalidArgument(str(file), f"has no column {missing[0]}; it has {', '.join(names)}")
-        for batch in parquet.iter_batches(ROWS_AT_ONCE):
+        for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns):
             yield from batch.to_pylist()
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
+import lzma
 import tarfile
+import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.errors import InvalidArgument
-from facedex.indexer.jobs.bulk_item import BulkItem, Survey
-from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES
-from facedex.indexer.jobs.parquet_rows import parquet_count, parquet_rows
+from facedex.indexer.jobs.bulk_item import BulkItem, Survey, details_at
+from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES, photographs_of
+from facedex.indexer.jobs.parquet_rows import parquet_rows
 from facedex.indexer.store.records import IdentityDetails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
 PATH, IDENTITY, DISPLAY_NAME, CONSENT = "path", "identity", "display_name", "consent_reference"
 
@@ -28,21 +31,13 @@ class FolderSource:
     folder: Path
 
     def survey(self) -> Survey:
-        paths = [str(path) for _, path in self._photographs()]
-        if not paths:
-            raise InvalidArgument(str(self.folder), "holds no photographs; it needs a folder for each person")
-        return Survey.of_parts([str(self.folder.resolve()), *paths], len(paths))
+        places = [item.place for item in self.items()]
+        return Survey.of_parts([str(self.folder.resolve()), *places], len(places))
 
     def items(self) -> Iterator[BulkItem]:
-        for person, path in self._photographs():
-            yield BulkItem(str(path), IdentityDetails(person.name), path.read_bytes)
-
-    def _photographs(self) -> Iterator[tuple[Path, Path]]:
-        if not self.folder.is_dir():
-            raise InvalidArgument(str(self.folder), "is no folder")
-        for person in sorted(each for each in self.folder.iterdir() if each.is_dir()):
-            for path in sorted(each for each in person.iterdir() if _is_photograph(each)):
-                yield person, path
+        for each in photographs_of(self.folder):
+            details = details_at(str(each.path.parent), IdentityDetails(each.identity_id))
+            yield BulkItem(str(each.path), details, each.path.read_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +51,21 @@ class ListSource:
     file: Path
 
     def survey(self) -> Survey:
-        count = sum(1 for _ in _csv_rows(self.file)) if self._is_csv else parquet_count(self.file)
-        return Survey.of_file(self.file, count)
+        return Survey.of_file(self.file, sum(1 for _ in self.items()))
 
     def items(self) -> Iterator[BulkItem]:
         for number, row in enumerate(self._rows(), start=1):
             if not row.get(PATH) or not row.get(IDENTITY):
                 raise InvalidArgument(str(self.file), f"row {number} has no {PATH} or no {IDENTITY}")
             path = self.file.parent / row[PATH]
-            yield BulkItem(f"{path} (row {number})", _details(row), path.read_bytes)
-
-    @property
-    def _is_csv(self) -> bool:
-        return self.file.suffix.lower() == ".csv"
+            details = details_at(f"{self.file}, row {number}", _details(row))
+            yield BulkItem(f"{path} (row {number})", details, path.read_bytes)
 
     def _rows(self) -> Iterator[Mapping[str, str]]:
-        if self._is_csv:
+        if self.file.suffix.lower() == ".csv":
             return _csv_rows(self.file)
-        return (
-            {key: "" if value is None else str(value) for key, value in row.items()} for row in parquet_rows(self.file)
-        )
+        rows = parquet_rows(self.file, required=(PATH, IDENTITY))
+        return ({key: "" if value is None else str(value) for key, value in row.items()} for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,49 +77,51 @@ class TarSource:
 
     def survey(self) -> Survey:
         with _opened_tar(self.file) as tar:
-            count = sum(_is_portrait(member) for member in tar)
-        return Survey.of_file(self.file, count)
+            return Survey.of_file(self.file, sum(1 for _ in self._portraits(tar)))
 
     def items(self) -> Iterator[BulkItem]:
         with _opened_tar(self.file) as tar:
-            for member in tar:
-                if _is_portrait(member):
-                    person = PurePosixPath(member.name).parent.name
-                    # A tar is read from front to end: what comes now cannot be fetched later.
-                    yield BulkItem(f"{self.file}:{member.name}", IdentityDetails(person), self._content(tar, member))
+            for place, details, member in self._portraits(tar):
+                # A tar is read from front to end: what comes now cannot be fetched later.
+                yield BulkItem(place, details, self._content(tar, member))
 
-    def _content(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
-        file = tar.extractfile(member)
-        if file is None or member.size > self.max_image_bytes:
+    def _portraits(self, tar: tarfile.TarFile) -> Iterator[tuple[str, IdentityDetails, tarfile.TarInfo]]:
+        members = iter(tar)
+        while (member := self._next(members)) is not None:
+            path = PurePosixPath(member.name)
+            if member.isfile() and path.suffix.lower() in PHOTOGRAPH_SUFFIXES and path.parent.name:
+                place = f"{self.file}:{member.name}"
+                yield place, details_at(place, IdentityDetails(path.parent.name)), member
+
+    def _next(self, members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
+        with _readable(self.file):
+            return next(members, None)
+
+    def _content(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+        if member.size > self.max_image_bytes:
             return partial(_too_large, member.size, self.max_image_bytes)
-        return partial(bytes, _whole(file, self.file))
+        with _readable(self.file):
+            file = tar.extractfile(member)
+            return partial(bytes, b"" if file is None else file.read())
+
+
+@contextmanager
+def _readable(tar: Path) -> Generator[None]:
+    try:
+        yield
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError):
+        raise InvalidArgument(str(tar), "is damaged: it cannot be read to its end") from None
 
 
 def _too_large(size: int, limit: int) -> bytes:
     raise InvalidArgument("photograph", f"has {size} bytes, {limit} are the most")
 
 
-def _whole(file: IO[bytes], tar: Path) -> bytes:
-    try:
-        return file.read()
-    except (tarfile.TarError, OSError, EOFError):
-        raise InvalidArgument(str(tar), "is damaged: it ends within a photograph") from None
-
-
 def _opened_tar(file: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(file, "r|*")  # closed by the caller's `with`
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, EOFError) as error:
         raise InvalidArgument(str(file), f"is no tar that can be read: {error}") from None
-
-
-def _is_photograph(path: Path) -> bool:
-    return path.suffix.lower() in PHOTOGRAPH_SUFFIXES
-
-
-def _is_portrait(member: tarfile.TarInfo) -> bool:
-    path = PurePosixPath(member.name)
-    return member.isfile() and path.suffix.lower() in PHOTOGRAPH_SUFFIXES and bool(path.parent.name)
 
 
 def _csv_rows(file: Path) -> Iterator[dict[str, str]]:

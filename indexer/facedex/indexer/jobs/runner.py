@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from facedex.indexer.errors import IndexerError, StoreUnavailable
+from facedex.indexer.jobs.owner import this_process
 from facedex.indexer.store.records import JobRecord, JobState
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ class JobRunner:
     def __init__(self, store: Store, works: Mapping[str, Work]) -> None:
         self._store = store
         self._works = works
-        self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._owner = this_process()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 

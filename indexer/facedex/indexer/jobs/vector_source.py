@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,8 @@ import numpy as np
 
 from facedex.indexer.enrolment import VectorItem
 from facedex.indexer.errors import InvalidArgument
-from facedex.indexer.jobs.bulk_item import BulkItem, Survey
-from facedex.indexer.jobs.parquet_rows import parquet_count, parquet_rows
+from facedex.indexer.jobs.bulk_item import BulkItem, Survey, details_at
+from facedex.indexer.jobs.parquet_rows import parquet_rows
 from facedex.indexer.store.records import IdentityDetails
 
 if TYPE_CHECKING:
@@ -34,18 +35,32 @@ class VectorSource:
     model_digest: str
 
     def survey(self) -> Survey:
-        return Survey.of_file(self.file, self._count(), self.model_digest)
-
-    def _count(self) -> int:
-        if self._is_npz:
-            with _opened_npz(self.file) as arrays:
-                return arrays[IDENTITIES].length
-        return parquet_count(self.file)
+        count = 0
+        for count, identity in enumerate(self._identities(), start=1):
+            self._details(count, identity)
+        return Survey.of_file(self.file, count, self.model_digest)
 
     def items(self) -> Iterator[BulkItem]:
         for number, (identity, vector) in enumerate(self._rows(), start=1):
-            item = VectorItem(np.asarray(vector, np.float32), self.model_digest)
-            yield BulkItem(f"row {number}", IdentityDetails(str(identity)), partial(_given, item))
+            yield BulkItem(f"row {number}", self._details(number, identity), partial(self._read, vector))
+
+    def _details(self, number: int, identity: object) -> IdentityDetails:
+        return details_at(f"{self.file}, row {number}", IdentityDetails("" if identity is None else str(identity)))
+
+    def _read(self, vector: Any) -> VectorItem:
+        try:
+            return VectorItem(np.asarray(vector, np.float32), self.model_digest)
+        except (TypeError, ValueError):
+            raise InvalidArgument("vectors", "holds something that is no list of numbers") from None
+
+    def _identities(self) -> Iterator[object]:
+        if self._is_npz:
+            with _opened_npz(self.file) as arrays:
+                for part in arrays[IDENTITIES].parts():
+                    yield from part.tolist()
+            return
+        needed = (VECTORS, IDENTITIES)
+        yield from (row[IDENTITIES] for row in parquet_rows(self.file, required=needed, columns=(IDENTITIES,)))
 
     @property
     def _is_npz(self) -> bool:
@@ -67,10 +82,6 @@ class VectorSource:
                 )
             for some_vectors, some_identities in zip(vectors.parts(), identities.parts(), strict=True):
                 yield from zip(some_identities.tolist(), some_vectors, strict=True)
-
-
-def _given(item: VectorItem) -> VectorItem:
-    return item
 
 
 class _Array:
@@ -111,5 +122,5 @@ def _opened_npz(path: Path) -> Generator[dict[str, _Array]]:
             yield {VECTORS: _Array(vectors, path), IDENTITIES: _Array(identities, path)}
     except KeyError:
         raise InvalidArgument(str(path), f"has no array {VECTORS}, or none {IDENTITIES}") from None
-    except (zipfile.BadZipFile, ValueError, OSError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError):
         raise InvalidArgument(str(path), "is no NPZ file of plain arrays") from None
