@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from facedex.indexer.cli_session import INTERRUPTED, check_output, good_order, opened, say
@@ -227,7 +227,7 @@ def _print(summary: Summary, *, as_json: bool) -> None:
 def _print_findings(console: Console, title: str, found: list[Located]) -> None:
     if not found:
         return
-    table = Table("item", "reason", "what to do", title=title)
+    table = Table(Column("item", overflow="fold"), "reason", "what to do", title=title)  # the end of a path counts
     for each in found[:SHOWN]:
         table.add_row(escape(each.place), each.finding.reason.replace("_", " "), escape(each.finding.message))
     console.print(table)
