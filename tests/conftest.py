@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PEOPLE = ROOT / "tests" / "data" / "people"
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in the programs that tests start, also where a script runs the tests in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

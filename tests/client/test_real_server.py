@@ -286,7 +286,10 @@ def has_connection(process_id: int) -> bool:
     return False
 
 
-def test_ctrl_c_ends_the_command_with_130_and_no_traceback(running: RunningServer, people: Path) -> None:
+def test_ctrl_c_ends_the_command_with_130_and_no_traceback(
+    running: RunningServer, client: Client, people: Path
+) -> None:
+    assert client
     photographs = [str(people / "groups" / "3.jpg")] * 1000
     process = subprocess.Popen(
         [BIN / "facedex", "--server", running.address, "enrol", "staff", "many", *photographs],
