@@ -51,3 +51,17 @@ def test_a_stream_may_be_idle_until_the_server_stops(patience: Patience) -> None
         assert not stream.is_cancelled(within_seconds=0.6)
         patience.lose()
         assert stream.is_cancelled(within_seconds=5)
+
+
+def test_a_stream_with_work_under_way_is_waited_for_only_once_that_is_done(patience: Patience) -> None:
+    stream = Call()
+    working = threading.Event()
+    working.set()
+    patience.lose()
+    with (
+        patience.while_busy(stream, working.is_set),  # type: ignore[arg-type]
+        patience.waiting(stream, seconds=math.inf),  # type: ignore[arg-type]
+    ):
+        assert not stream.is_cancelled(within_seconds=1.5)
+        working.clear()
+        assert stream.is_cancelled(within_seconds=5)

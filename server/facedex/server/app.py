@@ -109,7 +109,10 @@ class App:
         self._health = health.HealthServicer()
         self._patience = Patience()
         self._readiness = Readiness(self._galleries.loaded_share)
-        self._server = build_server(settings, self._galleries, self._health, self._patience, self._readiness)
+        self._lookers = futures.ThreadPoolExecutor(settings.workers, thread_name_prefix="look")
+        self._server = build_server(
+            settings, self._galleries, self._health, self._patience, self._readiness, self._lookers
+        )
         self.address = _bind(self._server, settings.listen)
         self._jobs = JobRunner(self._store, {CALIBRATE: self._calibrate})
         self._follower = Follower(self._galleries, interval_seconds=settings.follow_interval_seconds)
@@ -131,6 +134,7 @@ class App:
         self._patience.lose()
         self._server.stop(self._settings.drain_seconds).wait()
         self._patience.stop()
+        self._lookers.shutdown()
         self._follower.stop()
         self._jobs.stop()
         self._store.close()
@@ -147,12 +151,13 @@ class App:
             self._health.set(service, status)
 
 
-def build_server(
+def build_server(  # noqa: PLR0913 - the parts of a server
     settings: Settings,
     galleries: Galleries,
     health_servicer: health.HealthServicer,
     patience: Patience,
     readiness: Readiness,
+    lookers: futures.Executor,
 ) -> grpc.Server:
     places = Places(
         requests=Admission(settings.max_concurrent_requests),
@@ -173,7 +178,9 @@ def build_server(
         ],
     )
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(galleries), server)
-    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(galleries), server)
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
+        EnrolmentService(galleries, patience, lookers), server
+    )
     identification_pb2_grpc.add_IdentificationServiceServicer_to_server(IdentificationService(galleries), server)
     calibration_pb2_grpc.add_CalibrationServiceServicer_to_server(CalibrationService(galleries), server)
     operations_pb2_grpc.add_OperationsServiceServicer_to_server(

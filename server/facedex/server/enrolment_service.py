@@ -11,6 +11,7 @@ from facedex.indexer.store.records import IdentityDetails
 from facedex.indexer.texts import checked_attributes, checked_identity_id, checked_text
 from facedex.indexer.vision.face import Quality
 from facedex.server.call import check_request_id, checkpoint_of
+from facedex.server.enrol_stream import EnrolLine, Ready
 from facedex.server.gallery_service import GUARD_ACTION, SEVERAL_FACES, known_value
 from facedex.server.interceptor import log_unexpected
 from facedex.server.paging import name_before, page_size, token_after
@@ -27,12 +28,15 @@ from facedex.v1 import enrolment_pb2, enrolment_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Executor
 
     import grpc
 
     from facedex.indexer.enrolment import Enrolment, EnrolResult, Finding
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.store.records import IdentityRecord, TemplateRecord
+    from facedex.server.enrol_stream import Answer
+    from facedex.server.patience import Patience
 
 OUTCOMES = {
     EnrolOutcome.ENROLLED: enrolment_pb2.ENROL_OUTCOME_ENROLLED,
@@ -56,8 +60,10 @@ MAX_PAGE_BYTES = 3 * 2**20
 class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """Translates calls about identities and their templates."""
 
-    def __init__(self, galleries: Galleries) -> None:
+    def __init__(self, galleries: Galleries, patience: Patience, lookers: Executor) -> None:
         self._galleries = galleries
+        self._patience = patience
+        self._lookers = lookers
 
     def Enrol(self, request: enrolment_pb2.EnrolRequest, context: grpc.ServicerContext) -> enrolment_pb2.EnrolResponse:
         return self._enrol(request, checkpoint_of(context))
@@ -65,8 +71,11 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     def EnrolStream(
         self, request_iterator: Iterator[enrolment_pb2.EnrolStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[enrolment_pb2.EnrolStreamResponse]:
-        for request in request_iterator:
-            yield self._streamed(request.enrol, checkpoint_of(context))
+        checkpoint = checkpoint_of(context)
+        line = EnrolLine(lambda request: self._looked_at(request, checkpoint), self._lookers)
+        with self._patience.while_busy(context, line.is_busy):
+            for answer in line.answers(request.enrol for request in request_iterator):
+                yield self._streamed(answer)
 
     def GetIdentity(
         self, request: enrolment_pb2.GetIdentityRequest, context: grpc.ServicerContext
@@ -117,19 +126,22 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     def _enrol(
         self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]
     ) -> enrolment_pb2.EnrolResponse:
-        check_request_id(request.request_id)
-        gallery = self._galleries.get(request.gallery)
-        enrolment = self._galleries.enroller(gallery).enrol(_domain_enrol(request), checkpoint=checkpoint)
-        gallery.store.reached(Step.BEFORE_REPLY)
+        ready = self._looked_at(request, checkpoint)
+        (enrolment,) = ready.enroller.commit([ready.prepared], checkpoint=checkpoint)
+        self._galleries.store.reached(Step.BEFORE_REPLY)
         return _wire_enrolment(enrolment, request.request_id)
 
-    def _streamed(
-        self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]
-    ) -> enrolment_pb2.EnrolStreamResponse:
-        try:
-            return enrolment_pb2.EnrolStreamResponse(enrolled=self._enrol(request, checkpoint))
-        except Exception as error:  # noqa: BLE001  (one bad request does not end the stream)
-            return enrolment_pb2.EnrolStreamResponse(error=request_error(error, request.request_id))
+    def _looked_at(self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]) -> Ready:
+        check_request_id(request.request_id)
+        checkpoint()
+        enroller = self._galleries.enroller(self._galleries.get(request.gallery))
+        return Ready(enroller, enroller.prepare(_domain_enrol(request), checkpoint=checkpoint))
+
+    def _streamed(self, answer: Answer) -> enrolment_pb2.EnrolStreamResponse:
+        if isinstance(answer.outcome, Exception):
+            return enrolment_pb2.EnrolStreamResponse(error=request_error(answer.outcome, answer.request_id))
+        self._galleries.store.reached(Step.BEFORE_REPLY)
+        return enrolment_pb2.EnrolStreamResponse(enrolled=_wire_enrolment(answer.outcome, answer.request_id))
 
 
 def _light_enough(identities: list[enrolment_pb2.Identity]) -> list[enrolment_pb2.Identity]:

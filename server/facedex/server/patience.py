@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     import grpc
 
@@ -19,7 +19,7 @@ SWEEP_SECONDS = 0.25
 DRAINING_PATIENCE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Wait:
     context: grpc.ServicerContext
     since: float
@@ -35,6 +35,7 @@ class Patience:
 
     def __init__(self) -> None:
         self._waits: dict[object, _Wait] = {}
+        self._busy: dict[grpc.ServicerContext, Callable[[], bool]] = {}
         self._limit = math.inf
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="patience", daemon=True)
@@ -64,9 +65,24 @@ class Patience:
         finally:
             del self._waits[key]
 
+    @contextmanager
+    def while_busy(self, context: grpc.ServicerContext, is_busy: Callable[[], bool]) -> Generator[None]:
+        """Inside this block, the call's time of waiting begins when it is no longer busy with what came before."""
+        self._busy[context] = is_busy
+        try:
+            yield
+        finally:
+            del self._busy[context]
+
     def _run(self) -> None:
         while not self._stopping.wait(SWEEP_SECONDS):
             now = time.monotonic()
             for wait in list(self._waits.values()):
-                if now - wait.since > min(wait.seconds, self._limit):
+                if self._is_busy(wait.context):
+                    wait.since = now
+                elif now - wait.since > min(wait.seconds, self._limit):
                     wait.context.cancel()
+
+    def _is_busy(self, context: grpc.ServicerContext) -> bool:
+        is_busy = self._busy.get(context)
+        return is_busy is not None and is_busy()
