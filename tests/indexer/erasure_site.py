@@ -27,6 +27,7 @@ from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemp
 from facedex.indexer.store.store import Enrolled, Store
 from facedex.indexer.store.vault import Vault
 from facedex.indexer.vision.pipeline import FacePipeline
+from facedex.indexer.vision.pipelines import Pipelines
 
 HORIZON = timedelta(hours=1)
 
@@ -49,8 +50,12 @@ class ErasureSite:
     def _opened_galleries(self) -> Galleries:
         pipeline: Any = SimpleNamespace(detector=SimpleNamespace(manifest=SimpleNamespace(sha256="ef" * 32)))
         indexes = Indexes(self.store, snapshot_folder(self.store, self.data), least_rows=1)
+        pipelines: Any = SimpleNamespace(of_digest={}.get)
         return Galleries(
-            self.store, pipeline=cast("FacePipeline", pipeline), pipelines=lambda _digest: None, indexes=indexes
+            self.store,
+            pipeline=cast("FacePipeline", pipeline),
+            pipelines=cast("Pipelines", pipelines),
+            indexes=indexes,
         )
 
     def close(self) -> None:

@@ -63,6 +63,6 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
     return Galleries(
         store,
         pipeline=pipelines.of_name(embedder),
-        pipelines=pipelines.of_digest,
+        pipelines=pipelines,
         indexes=Indexes(store, snapshot_folder(store, data), search=search or SearchSettings(threads=workers)),
     )

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from facedex.indexer import calibration_cli, doctor_cli, enrol_cli, evaluation_cli, fsck_cli, models_cli
+from facedex.indexer import calibration_cli, doctor_cli, enrol_cli, evaluation_cli, fsck_cli, migrate_cli, models_cli
 from facedex.indexer.cli_session import good_order, opened
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
@@ -34,6 +34,7 @@ app = typer.Typer(
     help="Builds and tends galleries in a data folder, also while a server runs on it.",
 )
 app.add_typer(models_cli.app, name="models")
+app.add_typer(migrate_cli.app, name="migrate")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
 doctor_cli.add_commands(app)

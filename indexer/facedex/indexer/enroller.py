@@ -71,6 +71,7 @@ class _Prepared:
     source_digest: str
     face: FaceCrop | None = None
     vector: NDArray[np.float32] | None = None
+    successor: NDArray[np.float32] | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -84,11 +85,23 @@ class Enroller:
     request id, or the same photograph for the same identity, is enrolled once.
     """
 
-    def __init__(self, gallery: Gallery, pipeline: FacePipeline) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        pipeline: FacePipeline,
+        successor: Callable[[], FacePipeline | None] = lambda: None,
+    ) -> None:
         self._gallery = gallery
         self._pipeline = pipeline
+        # Of the model to which the gallery changes, while it does.
+        self._successor = successor
         # From looking for duplicates to applying, so that two photographs of one person cannot pass each other.
         self._committing = threading.Lock()
+
+    @property
+    def model_digest(self) -> str:
+        """The model whose vectors every template has."""
+        return self._pipeline.embedder.manifest.sha256
 
     def enrol(self, request: Enrol, *, checkpoint: Callable[[], None] = no_checkpoint) -> Enrolment:
         """Raises what `checkpoint` raises, before anything is kept."""
@@ -181,7 +194,19 @@ class Enroller:
         findings = self._findings(detection.faces, request.several_faces)
         if findings:
             return _refused(source, *findings, result=EnrolResult(EnrolOutcome.REFUSED, faces=faces))
-        return _Prepared(EnrolResult(EnrolOutcome.ENROLLED, faces=faces), source, face=detection.faces[0])
+        result = EnrolResult(EnrolOutcome.ENROLLED, faces=faces)
+        successor = self._embedded_by_successor(photograph, checkpoint=checkpoint)
+        return _Prepared(result, source, face=detection.faces[0], successor=successor)
+
+    def _embedded_by_successor(
+        self, photograph: bytes, *, checkpoint: Callable[[], None]
+    ) -> NDArray[np.float32] | None:
+        """The vector of the same face by the model to which the gallery changes; it is aligned in another way."""
+        pipeline = self._successor()
+        if pipeline is None:
+            return None
+        faces = pipeline.detect(photograph, checkpoint=checkpoint).faces
+        return pipeline.embed([faces[0].crop], checkpoint=checkpoint)[0] if faces else None
 
     def _findings(self, faces: Sequence[FaceCrop], choice: SeveralFaces | None) -> tuple[Finding, ...]:
         policy = self._gallery.policy.enrolment
@@ -224,7 +249,7 @@ class Enroller:
         return _with_finding(prepared, finding, action_for(finding, duplicate=duplicate, mislabel=mislabel))
 
     def _guard_finding(self, identity_id: str, vector: NDArray[np.float32], newcomers: Newcomers) -> Finding | None:
-        threshold = self._gallery.operating_point().threshold
+        threshold = self._gallery.guard_threshold
         enrolled = self._gallery.best_other(vector, identity_id=identity_id, min_score=threshold)
         others = [
             None if enrolled is None else Lookalike(enrolled.identity.external_id, enrolled.score),
@@ -293,6 +318,7 @@ class Enroller:
         return NewTemplate(
             vector=prepared.vector,
             source_digest=prepared.source_digest,
+            successor=prepared.successor,
             quality=None if face is None else asdict(face.face.quality),
             crop=encode_crop(face.crop) if face is not None and self._gallery.policy.keep_crops else None,
         )

@@ -211,6 +211,49 @@ class WrongModel(CallerError):
         self.received = received
 
 
+class SuccessionExists(CallerError):
+    """A gallery changes its model already."""
+
+    reason = "SUCCESSION_EXISTS"
+
+    def __init__(self) -> None:
+        super().__init__("the gallery is changing its model already; finish that, or abandon it")
+
+
+class NoSuccession(CallerError):
+    """A gallery does not change its model."""
+
+    reason = "NO_SUCCESSION"
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"gallery {gallery!r} is not changing its model; begin with: facedex-index migrate begin")
+
+
+class SuccessionIncomplete(CallerError):
+    """A change of model cannot be finished yet."""
+
+    reason = "SUCCESSION_INCOMPLETE"
+
+    def __init__(self, *, is_in_force: bool, missing: int) -> None:
+        super().__init__(
+            f"{missing} templates have no vector of the new model: embed them, or enrol those people again"
+            if is_in_force
+            else "the new model is not in force: cut over first"
+        )
+
+
+class SuccessionTooSmall(CallerError):
+    """Too few people have vectors of both models to compare the models' scores."""
+
+    reason = "SUCCESSION_TOO_SMALL"
+
+    def __init__(self, *, identities: int, needed: int) -> None:
+        super().__init__(
+            f"{identities} people have vectors of both models, {needed} are needed to put their scores on one scale: "
+            "embed more of them, or all"
+        )
+
+
 class RequestIdReused(CallerError):
     """One request id was used for two different requests."""
 

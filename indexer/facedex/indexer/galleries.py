@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.calibration.errors import NotCalibrated
@@ -17,28 +18,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from facedex.indexer.identification import Query
     from facedex.indexer.indexes import Indexes
     from facedex.indexer.search.shadow import Shadow
     from facedex.indexer.store.records import GalleryRecord
     from facedex.indexer.store.store import Erased, Store
-    from facedex.indexer.vision.manifest import ModelManifest
+    from facedex.indexer.vision.manifest import EmbedderContract, ModelManifest
     from facedex.indexer.vision.pipeline import FacePipeline
+    from facedex.indexer.vision.pipelines import Pipelines
 
 GALLERY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 
 
 class Galleries:
-    """All galleries of a store, each opened once and kept in step with the change log.
-
-    `pipelines` gives the pipeline of an embedder by its digest, or None where that model is not installed.
-    """
+    """All galleries of a store, each opened once and kept in step with the change log."""
 
     def __init__(
         self,
         store: Store,
         *,
         pipeline: FacePipeline,
-        pipelines: Callable[[str], FacePipeline | None],
+        pipelines: Pipelines,
         indexes: Indexes,
     ) -> None:
         self._store = store
@@ -95,23 +95,51 @@ class Galleries:
         """One for each gallery, because it guards against concurrent duplicates."""
         with self._opening:
             enroller = self._enrollers.get(gallery.record.id)
-            if enroller is None:
-                enroller = Enroller(gallery, self.pipeline_of(gallery))
+            if enroller is None or enroller.model_digest != gallery.record.model.digest:
+                pipeline = self._pipeline_of(gallery, gallery.record.model)
+                enroller = Enroller(gallery, pipeline, partial(self._successor_pipeline, gallery))
                 self._enrollers[gallery.record.id] = enroller
             return enroller
 
     def pipeline_of(self, gallery: Gallery) -> FacePipeline:
-        """The pipeline that makes vectors for this gallery.
+        """The pipeline that makes probes for this gallery, with the model in force.
 
         Raises:
             ModelMissing: its model is not installed here.
 
         """
-        model = gallery.record.model
+        return self._pipeline_of(gallery, gallery.record.model_in_force)
+
+    def old_pipeline_of(self, gallery: Gallery) -> FacePipeline | None:
+        """That of the model that was in force before, for a gallery that asks both."""
+        return self._pipeline_of(gallery, gallery.record.model) if gallery.asks_both_models else None
+
+    def compared_pipeline_of(self, gallery: Gallery, query: Query) -> FacePipeline | None:
+        """That of the model to which the gallery changes, where a probe is due to be searched with both."""
+        if not gallery.is_compared(query):
+            return None
+        with suppress(ModelMissing):  # the answer does not need it
+            return self._successor_pipeline(gallery)
+        return None
+
+    def pipeline_of_model(self, name: str) -> FacePipeline:
+        """That of a model by its name. Raises ModelError."""
+        return self._pipelines.of_name(name)
+
+    def contract_of(self, digest: str) -> EmbedderContract | None:
+        """How the crops of a model are aligned, by its digest; None where it is not installed."""
+        pipeline = self._pipelines.of_digest(digest)
+        return None if pipeline is None else pipeline.embedder.contract
+
+    def _successor_pipeline(self, gallery: Gallery) -> FacePipeline | None:
+        succession = gallery.record.succession
+        return None if succession is None else self._pipeline_of(gallery, succession.model)
+
+    def _pipeline_of(self, gallery: Gallery, model: ModelRecord) -> FacePipeline:
         loaded = self._pipeline.embedder.manifest
         if model.digest == loaded.sha256:
             return self._pipeline
-        pipeline = self._pipelines(model.digest)
+        pipeline = self._pipelines.of_digest(model.digest)
         if pipeline is None:
             raise ModelMissing(
                 gallery=gallery.record.name, model_name=model.name, model_digest=model.digest, loaded=loaded.name
@@ -201,6 +229,7 @@ class Galleries:
             return
         if gallery.revision < revision:
             gallery.catch_up()
+        gallery.note_comparisons()
 
     def _open(self, name: str) -> Gallery:
         with self._opening:

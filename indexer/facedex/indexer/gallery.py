@@ -4,12 +4,14 @@ import logging
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from facedex.indexer.calibration.certificate import Certificate
 from facedex.indexer.calibration.errors import CertificateInvalid
+from facedex.indexer.comparison import agreement
 from facedex.indexer.drift import DriftReport, DriftWatch
 from facedex.indexer.errors import InvalidArgument, NoFace, SeveralFacesFound
 from facedex.indexer.failpoints import Step
@@ -25,14 +27,17 @@ from facedex.indexer.identification import (
     SearchMode,
     Verification,
     decide,
+    operating_point,
 )
 from facedex.indexer.indexes import OpenedIndex
 from facedex.indexer.policy import GalleryPolicy, policy_from_json
-from facedex.indexer.search.template_index import EVERYBODY, Scope
+from facedex.indexer.search.template_index import Scope
 from facedex.indexer.store.records import ChangeOp
 from facedex.indexer.store.store import EnrolmentEntry, no_mark
 from facedex.indexer.store.tombstones import ErasureReason
+from facedex.indexer.succession import SuccessionIndexes, add_vectors, in_force, policy_on_scale
 from facedex.indexer.thresholds import Thresholds
+from facedex.indexer.vectors import cosine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -47,7 +52,14 @@ if TYPE_CHECKING:
     from facedex.indexer.search.segment import Segment
     from facedex.indexer.search.template_index import Hit, TemplateIndex
     from facedex.indexer.store.moment import StoreMoment
-    from facedex.indexer.store.records import Change, GalleryRecord, IdentityRecord, NewEnrolment, RememberedRequest
+    from facedex.indexer.store.records import (
+        Change,
+        GalleryRecord,
+        IdentityRecord,
+        ModelRecord,
+        NewEnrolment,
+        RememberedRequest,
+    )
     from facedex.indexer.store.store import Enrolled, Erased, MarkAfter, Merged, Store
     from facedex.indexer.vision.pipeline import Detection, FaceCrop
 
@@ -56,12 +68,41 @@ logger = logging.getLogger(__name__)
 MAX_LIMIT = 1_000
 
 
+class Search(Protocol):
+    """Finds the best identities of probes that it knows already."""
+
+    def __call__(self, *, limit: int, min_score: float, scope: Scope) -> list[tuple[Hit, ...]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Ranked:
     """Candidates of each probe, all of them still enrolled and not expired."""
 
     candidates: tuple[tuple[Candidate, ...], ...]
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Searchable:
+    """What a search goes by from its beginning to its end, whatever changes meanwhile."""
+
+    model: ModelRecord
+    index: FastIndex
+    successor: SuccessionIndexes | None
+    thresholds: Thresholds
+
+    def found_by(self, probes: NDArray[np.float32], by_old_model: NDArray[np.float32] | None) -> Search:
+        """How these probes are searched. Raises ModelsChanged where some people could not be found by them."""
+        successor = self.successor
+        if successor is None or not successor.is_in_force:
+            return partial(self.index.search, probes)
+        if by_old_model is None and successor.rest_count:
+            raise ModelsChanged
+        return partial(successor.search, probes, by_old_model)
+
+
+class ModelsChanged(Exception):
+    """Probes were embedded by other models than the gallery asks now; embed them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +145,12 @@ class Gallery:
         self._store = store
         self._indexes = indexes
         self._detector_digest = detector_digest
+        self._successor: SuccessionIndexes | None = None
         self._thresholds = self._loaded_thresholds()
         self._watch: DriftWatch | None = None
         opened = indexes.opened(record)
         self._index, self._revision = opened.index, opened.revision
+        self._searchable = self._published()
         self._saved_revision = opened.revision
         self._erased_revision = 0
         self._copies_since: datetime | None = None
@@ -137,6 +180,16 @@ class Gallery:
         return self._index.choice
 
     @property
+    def succession(self) -> SuccessionIndexes | None:
+        """The indexes of the model that the gallery changes to, while it does."""
+        return self._successor
+
+    @property
+    def asks_both_models(self) -> bool:
+        """Whether some people are known to the old model alone, while the new one is in force."""
+        return self._successor is not None and self._successor.rest_count > 0
+
+    @property
     def store(self) -> Store:
         return self._store
 
@@ -155,10 +208,14 @@ class Gallery:
     def _apply_changes(self) -> None:
         is_loaded = self._revision > 0
         for batch in self._store.changes(self._record.id, after=self._revision):
-            _apply(batch, self._index)
+            _apply(batch, self._index, self._record.model)
+            if self._successor is not None:
+                self._successor.apply(batch)
             self._store.reached(Step.AFTER_APPLY)
             self._revision = batch[-1].seq
             ops = {each.op for each in batch}
+            if ChangeOp.MODEL in ops:
+                self._reload_model()
             if ChangeOp.ERASE in ops:
                 self._erased_revision = self._revision
                 self._copies_since = self._copies_since or self._store.now()
@@ -166,6 +223,14 @@ class Gallery:
                 self._reload_policy()
             if ChangeOp.REBUILD in ops and is_loaded:
                 self._rebuild()
+        if (
+            self._successor is None and self._record.succession is not None
+        ):  # it was under way before this process began
+            self._successor = self._successor_indexes(self._record)
+            self._searchable = self._published()
+
+    def _published(self) -> _Searchable:
+        return _Searchable(self._record.model_in_force, self._index, self._successor, self._thresholds)
 
     @contextmanager
     def held(self) -> Generator[HeldGallery]:
@@ -179,10 +244,45 @@ class Gallery:
         """Builds a new index from the store while the old one answers, then swaps one reference."""
         index = self._indexes.empty(self._record)
         for batch in self._store.changes(self._record.id, after=0):
-            _apply([each for each in batch if each.seq <= self._revision], index)
+            _apply([each for each in batch if each.seq <= self._revision], index, self._record.model)
         self._store.reached(Step.BEFORE_REBUILD_SWAP)
         self._index = index
+        self._searchable = self._published()
         self._store.reached(Step.AFTER_REBUILD_SWAP)
+
+    def _reload_model(self) -> None:
+        """Takes over what the store says of models now, which may be more than the log has said so far."""
+        known, self._record = self._record, self._store.gallery(self._record.name)
+        if self._record.model != known.model:
+            self._change_index()
+        succession = self._record.succession
+        if succession is None:
+            self._successor = None
+        elif self._successor is None or not self._successor.is_of(succession):
+            self._successor = self._successor_indexes(self._record)
+        self._thresholds = self._loaded_thresholds()
+        self._watch = None
+        self._searchable = self._published()
+
+    def _change_index(self) -> None:
+        """The new model's index takes the place of the old one's."""
+        successor = self._successor
+        if successor is not None and successor.succession.model == self._record.model:
+            self._index = successor.new
+        else:
+            self._rebuild()
+
+    def _successor_indexes(self, record: GalleryRecord) -> SuccessionIndexes | None:
+        """Built from the store, while what is there already answers."""
+        succession = record.succession
+        if succession is None:
+            return None
+        known = self._successor
+        new = known.new if known is not None and known.succession.model == succession.model else None
+        successor = SuccessionIndexes(record, succession, store=self._store, indexes=self._indexes, new=new)
+        for batch in self._store.changes(record.id, after=0):
+            successor.apply([each for each in batch if each.seq <= self._revision])
+        return successor
 
     def needs_saving(self, *, least_changes: int) -> bool:
         """Whether the snapshot is much older than the index, or still holds somebody who is erased."""
@@ -203,6 +303,8 @@ class Gallery:
         with self._applying:
             self._copies_since = None
         self._index.forget_erased()
+        if self._successor is not None:
+            self._successor.forget_erased()
         self.save_snapshot()
 
     def save_snapshot(self) -> None:
@@ -222,15 +324,29 @@ class Gallery:
         self._policy = policy_from_json(self._record.policy)
         self._thresholds = self._loaded_thresholds()
         self._watch = None
+        self._searchable = self._published()
 
     def _loaded_thresholds(self) -> Thresholds:
-        certificate = self._stored_certificate()
+        """Those of the model in force."""
+        succession = self._record.succession
+        if succession is None or not succession.is_in_force:
+            return self._old_thresholds()
+        return Thresholds(
+            in_force(self._record, succession),
+            policy_on_scale(self._policy, succession),
+            self._certificate_of(succession.certificate_digest, succession.certificate),
+            detector_digest=self._detector_digest,
+        )
+
+    def _old_thresholds(self) -> Thresholds:
+        """Those of the model that every template has a vector of."""
+        stored = self._store.certificate(self._record)
+        certificate = None if stored is None else self._certificate_of(stored.digest, stored.document)
         return Thresholds(self._record, self._policy, certificate, detector_digest=self._detector_digest)
 
-    def _stored_certificate(self) -> Certificate | None:
-        stored = self._store.certificate(self._record)
+    def _certificate_of(self, digest: str, document: dict[str, Any] | None) -> Certificate | None:
         try:
-            return None if stored is None else Certificate.from_json(stored.document, digest=stored.digest)
+            return None if document is None else Certificate.from_json(document, digest=digest)
         except CertificateInvalid as error:
             # The gallery still answers; where its policy needs the promise, it says that there is none.
             logger.warning("gallery %d has no certificate: %s", self._record.id, error)
@@ -299,29 +415,59 @@ class Gallery:
         finally:
             self.catch_up()
 
-    def templates(self) -> Templates:
-        """Every template with its vector, as the store has it now."""
+    def templates(self, model: ModelRecord | None = None) -> Templates:
+        """Every template with its vector by the gallery's model, or that to which it changes, as the store has it now."""
+        model = model or self._record.model
+        seen: set[int] = set()
         numbers: list[int] = []
         identities: list[int] = []
         vectors: list[NDArray[np.float32]] = []
         for batch in self._store.changes(self._record.id, after=0):
             for change in batch:
-                if change.vector is not None:
+                vector = change.vector_of(model.digest)
+                if vector is not None and change.template_id not in seen:
+                    seen.add(change.template_id)
                     numbers.append(change.template_id)
                     identities.append(change.identity_id)
-                    vectors.append(change.vector)
-        rows = np.stack(vectors) if vectors else np.zeros((0, self._record.model.dimension), np.float32)
+                    vectors.append(vector)
+        rows = np.stack(vectors) if vectors else np.zeros((0, model.dimension), np.float32)
         return Templates(np.array(numbers, np.int64), np.array(identities, np.int64), rows)
 
     # Searches
 
     def rivals(self, templates: Templates) -> list[Hit | None]:
         """For each of these templates the nearest one of another identity; None where there is nobody else."""
-        found = self._index.search(templates.vectors, limit=2)
-        return [
-            next((hit for hit in hits if hit.identity_id != own), None)
-            for hits, own in zip(found, templates.identity_ids.tolist(), strict=True)
-        ]
+        return rivals_in(self._index, templates)
+
+    def is_compared(self, query: Query) -> bool:
+        """Whether this probe is due to be searched with the model to which the gallery changes too, to compare both."""
+        successor = self._successor
+        is_simple = not query.filters and not query.excluded_identity_ids and query.mode is SearchMode.IDENTIFICATION
+        return successor is not None and is_simple and successor.can_be_compared and successor.comparisons.is_due()
+
+    def compare(self, found: Identifications, by_new_model: NDArray[np.float32]) -> None:
+        """Counts how what the new model finds for the probes (n, dimension) compares with what was answered."""
+        successor, record = self._successor, self._record
+        if successor is None or record.succession is None or len(by_new_model) != len(found.faces):
+            return
+        point = operating_point(
+            record.succession.model, policy_on_scale(self._policy, record.succession).decision, requested=None
+        )
+        hits = successor.new.search(by_new_model, limit=2, min_score=point.lowest_score)
+        known = {face.candidates[0].identity.id for face in found.faces if face.candidates}
+        embedded = self._store.successions.embedded(known)
+        successor.comparisons.count(
+            [
+                agreement(face, each, point, is_embedded=bool(known) and _best_id(face) in embedded)
+                for face, each in zip(found.faces, hits, strict=True)
+            ]
+        )
+
+    def note_comparisons(self) -> None:
+        """Puts what was counted into the store."""
+        counts = {} if self._successor is None else self._successor.comparisons.drained()
+        if counts:
+            self._store.successions.note(self._record, counts)
 
     def operating_point(
         self, *, requested: float | None = None, target_fpir: float | None = None, templates: int | None = None
@@ -331,17 +477,37 @@ class Gallery:
         return self._thresholds.point(size, requested=requested, target_fpir=target_fpir)
 
     def identify(
-        self, probes: NDArray[np.float32], query: Query, qualities: Sequence[ProbeQuality] | None = None
+        self,
+        probes: NDArray[np.float32],
+        query: Query,
+        qualities: Sequence[ProbeQuality] | None = None,
+        *,
+        model_digest: str = "",
+        by_old_model: NDArray[np.float32] | None = None,
     ) -> Identifications:
-        """Searches the `probes` (n, dimension), unit vectors of the gallery's model, among all identities (1:N)."""
+        """Searches the `probes` (n, dimension), unit vectors of the model in force, among all identities (1:N).
+
+        `by_old_model` are the same probes by the model that was in force before, for a gallery that `asks_both_models`.
+
+        Raises:
+            ModelsChanged: the probes are of the model `model_digest`, which is not in force, or those of the old model
+                are missing.
+
+        """
         _check(query)
-        point = self.operating_point(requested=query.threshold, target_fpir=query.target_fpir)
+        searchable = self._searchable
+        if model_digest not in {"", searchable.model.digest}:
+            raise ModelsChanged
+        search = searchable.found_by(probes, by_old_model)
+        point = searchable.thresholds.point(
+            len(searchable.index), requested=query.threshold, target_fpir=query.target_fpir
+        )
         scope = self._scope(query)
         watch = self._due_watch(scope)
         floor = point.lowest_score if query.mode is SearchMode.IDENTIFICATION else -1.0
         lowest = floor if watch is None else min(floor, watch.floor)
         # Two at least, because a decision may turn on the runner-up.
-        ranked = self._ranked(probes, limit=max(2, query.limit), min_score=lowest, scope=scope)
+        ranked = self._found(search, limit=max(2, query.limit), min_score=lowest, scope=scope)
         if watch is not None:
             watch.note([each[0].score if each else None for each in ranked.candidates], threshold=point.threshold)
         nobody = len(self._index) == 0 or (scope.allowed is not None and not scope.allowed - scope.excluded)
@@ -363,25 +529,54 @@ class Gallery:
 
     def _present_watch(self) -> DriftWatch | None:
         table = self._thresholds.fitting_table
-        if table is None:
+        if table is None or self.asks_both_models:  # a certificate tells what one model's scores look like
             return None
         if self._watch is None or not self._watch.is_for(self.template_count):
             self._watch = DriftWatch(table, gallery_templates=max(1, self.template_count))
         return self._watch
 
+    @property
+    def guard_threshold(self) -> float:
+        """From this cosine of the model that every template has a vector of, two photographs are taken for one person."""
+        succession = self._record.succession
+        thresholds = self._old_thresholds() if succession is not None and succession.is_in_force else self._thresholds
+        return thresholds.point(self.template_count).threshold
+
     def best_other(self, probe: NDArray[np.float32], *, identity_id: str, min_score: float) -> Candidate | None:
         """The nearest identity other than this one, if it reaches `min_score`."""
         scope = Scope(excluded=frozenset(self._store.ids_of(self._record, [identity_id])))
-        (candidates,) = self._ranked(probe[None], limit=1, min_score=min_score, scope=scope).candidates
+        search = partial(self._index.search, probe[None])
+        (candidates,) = self._found(search, limit=1, min_score=min_score, scope=scope).candidates
         return candidates[0] if candidates else None
 
-    def verify(self, probe: NDArray[np.float32], external_id: str, *, requested: float | None = None) -> Verification:
-        """Compares a probe (dimension,) with the templates of one identity (1:1); the best of them counts."""
-        self._store.identity(self._record, external_id)  # raises where there is none
-        score = self.best_score(probe, external_id)
+    def verify(
+        self,
+        probe: NDArray[np.float32],
+        external_id: str,
+        *,
+        requested: float | None = None,
+        model_digest: str = "",
+        by_old_model: NDArray[np.float32] | None = None,
+    ) -> Verification:
+        """Compares a probe (dimension,) with the templates of one identity (1:1); the best of them counts.
+
+        `by_old_model` is the same probe by the model that was in force before, for a gallery that `asks_both_models`.
+
+        Raises:
+            ModelsChanged: as `identify` does.
+
+        """
+        searchable = self._searchable
+        if model_digest not in {"", searchable.model.digest}:
+            raise ModelsChanged
+        identity = self._store.identity(self._record, external_id)  # raises where there is none
+        if searchable.successor is not None and searchable.successor.is_in_force:
+            score = searchable.successor.best_score(identity.id, probe, by_old_model)
+        else:
+            score = self.best_score(probe, external_id)
         if score is None:
             raise InvalidArgument("identity_id", "the identity has no templates; enrol a photograph first")
-        return verification(score, self.operating_point(requested=requested))
+        return verification(score, searchable.thresholds.point(len(searchable.index), requested=requested))
 
     def best_score(self, probe: NDArray[np.float32], external_id: str) -> float | None:
         """Cosine of a probe (dimension,) to the best template of an identity; None where it has none."""
@@ -393,12 +588,10 @@ class Gallery:
         excluded = query.excluded_identity_ids
         return Scope(allowed, frozenset(self._store.ids_of(self._record, excluded)) if excluded else frozenset())
 
-    def _ranked(
-        self, probes: NDArray[np.float32], *, limit: int, min_score: float, scope: Scope = EVERYBODY
-    ) -> _Ranked:
+    def _found(self, search: Search, *, limit: int, min_score: float, scope: Scope) -> _Ranked:
         while True:
-            revision, index = self._revision, self._index
-            hits = index.search(probes, limit=limit, min_score=min_score, scope=scope)
+            revision = self._revision
+            hits = search(limit=limit, min_score=min_score, scope=scope)
             known = self._store.identities_of({hit.template_id for each in hits for hit in each})
             vanished = any(hit.template_id not in known for each in hits for hit in each)
             expired = self._expired(known)
@@ -413,15 +606,21 @@ class Gallery:
         return frozenset(identity.id for identity in known.values() if identity.is_expired(now))
 
 
-def _apply(changes: Sequence[Change], index: TemplateIndex) -> None:
-    # An addition still has its vector only if nothing later erased it, so the order within a batch does not matter.
-    added = [(each, each.vector) for each in changes if each.op is ChangeOp.ADD and each.vector is not None]
-    if added:
-        index.add(
-            [change.template_id for change, _ in added],
-            [change.identity_id for change, _ in added],
-            np.stack([vector for _, vector in added]),
-        )
+def rivals_in(index: TemplateIndex, templates: Templates) -> list[Hit | None]:
+    """For each of these templates the nearest one of another identity in an index of the same model."""
+    found = index.search(templates.vectors, limit=2)
+    return [
+        next((hit for hit in hits if hit.identity_id != own), None)
+        for hits, own in zip(found, templates.identity_ids.tolist(), strict=True)
+    ]
+
+
+def _best_id(found: Identification) -> int | None:
+    return found.candidates[0].identity.id if found.candidates else None
+
+
+def _apply(changes: Sequence[Change], index: TemplateIndex, model: ModelRecord) -> None:
+    add_vectors([each for each in changes if each.op is ChangeOp.ADD], index, digest=model.digest)
     index.erase([each.template_id for each in changes if each.op is ChangeOp.ERASE])
 
 
@@ -449,11 +648,6 @@ def _identification(
 def verification(score: float, point: OperatingPoint) -> Verification:
     """The decision of a 1:1 comparison."""
     return Verification(Decision.MATCH if score >= point.threshold else Decision.NO_MATCH, score, point)
-
-
-def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Of two unit vectors (dimension,)."""
-    return float(np.clip(np.dot(first.astype(np.float64), second.astype(np.float64)), -1.0, 1.0))
 
 
 def select_faces(detection: Detection, selection: FaceSelection) -> tuple[FaceCrop, ...]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from facedex.indexer.enrolment import EnrolReason, Finding
-from facedex.indexer.gallery import cosine
 from facedex.indexer.policy import GuardAction
+from facedex.indexer.vectors import cosine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -32,3 +32,8 @@ def checked_vector(vector: NDArray[np.float32], *, model_digest: str, model: Mod
     if abs(length - 1) > UNIT_LENGTH_TOLERANCE:
         raise VectorInvalid("vector", f"has Euclidean length {length:.4g}; divide it by its length to make it 1")
     return (vector / length).astype(np.float32)
+
+
+def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Of two unit vectors (dimension,)."""
+    return float(np.clip(np.dot(first.astype(np.float64), second.astype(np.float64)), -1.0, 1.0))

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from facedex.indexer.enrolment import probe_quality
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.galleries import model_record
-from facedex.indexer.gallery import cosine, select_faces, verification
+from facedex.indexer.gallery import ModelsChanged, select_faces, verification
 from facedex.indexer.identification import (
     Decision,
     DecisionReason,
@@ -20,7 +20,7 @@ from facedex.indexer.identification import (
 )
 from facedex.indexer.policy import DecisionPolicy
 from facedex.indexer.texts import checked_identity_id
-from facedex.indexer.vectors import checked_vector
+from facedex.indexer.vectors import checked_vector, cosine
 from facedex.server.call import check_request_id, checkpoint_of
 from facedex.server.enrolment_service import request_error
 from facedex.server.gallery_service import known_value
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.identification import Candidate, Identification, Identifications, Verification
+    from facedex.indexer.store.records import ModelRecord
     from facedex.indexer.vision.pipeline import Detection, FaceCrop, FacePipeline
+
+Response = TypeVar("Response")
 
 DECISIONS = {each: identification_pb2.Decision.Value(f"DECISION_{each.name}") for each in Decision}
 REASONS = {each: identification_pb2.DecisionReason.Value(f"DECISION_REASON_{each.name}") for each in DecisionReason}
@@ -56,6 +59,10 @@ VERIFY_FACES: dict[int, FaceSelection] = {
 }
 DEFAULT_LIMIT = 5
 MAX_EXCLUDED = 1_000
+VECTOR_IS_NOT_ENOUGH = (
+    "does not find everybody: the gallery is changing its model, and some people are known to the old one alone; "
+    "send the photograph"
+)
 
 
 class IdentificationService(identification_pb2_grpc.IdentificationServiceServicer):
@@ -83,7 +90,8 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         if reference is None:
             raise InvalidArgument("reference", "needs an identity_id or a reference_image")
         if reference == "identity_id":
-            return self._verify_identity(request, checkpoint_of(context))
+            checkpoint = checkpoint_of(context)
+            return _until_models_stay(lambda: self._verify_identity(request, checkpoint), checkpoint)
         return self._verify_photographs(request, checkpoint_of(context))
 
     def Detect(
@@ -127,15 +135,18 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
             raise InvalidArgument("probe", "needs an image or a vector")
         if probe == "vector":
             return self._identify_vector(request, gallery, query)
-        return self._identify_photograph(request, gallery, query, checkpoint)
+        return _until_models_stay(lambda: self._identify_photograph(request, gallery, query, checkpoint), checkpoint)
 
     def _identify_vector(
         self, request: identification_pb2.IdentifyRequest, gallery: Gallery, query: Query
     ) -> identification_pb2.IdentifyResponse:
-        model = gallery.record.model
+        model = gallery.record.model_in_force
         vector = checked_vector(domain_vector(request.vector), model_digest=request.vector.model_digest, model=model)
         probes = vector[None]
-        response = _response(request, gallery, gallery.identify(probes, query))
+        try:
+            response = _response(request, model, gallery.identify(probes, query, model_digest=model.digest))
+        except ModelsChanged:
+            raise InvalidArgument("vector", VECTOR_IS_NOT_ENOUGH) from None
         _add_vectors(response, probes, request)
         return response
 
@@ -147,19 +158,39 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         checkpoint: Callable[[], None],
     ) -> identification_pb2.IdentifyResponse:
         selection = known_value(FACES, request.faces, "faces")
-        pipeline = self._galleries.pipeline_of(gallery)
+        model = gallery.record.model_in_force
+        pipeline, old = self._galleries.pipeline_of(gallery), self._galleries.old_pipeline_of(gallery)
         detection = pipeline.detect(request.image, checkpoint=checkpoint)
         faces = _chosen(detection, selection)
         probes = _embedded(pipeline, faces, checkpoint)
+        by_old_model = None if old is None else _embedded_again(old, request.image, selection, checkpoint)
         checkpoint()
         limits = gallery.policy.enrolment.quality_limits
         qualities = [probe_quality(each.face.quality, limits) for each in faces]
-        response = _response(request, gallery, gallery.identify(probes, query, qualities))
+        found = gallery.identify(
+            probes, query, qualities, model_digest=pipeline.embedder.manifest.sha256, by_old_model=by_old_model
+        )
+        self._compare(request, gallery, query, found, checkpoint)
+        response = _response(request, model, found)
         response.image_width, response.image_height = detection.width, detection.height
         for answer, face in zip(response.faces, faces, strict=True):
             answer.face.CopyFrom(wire_face(face.face))
         _add_vectors(response, probes, request)
         return response
+
+    def _compare(
+        self,
+        request: identification_pb2.IdentifyRequest,
+        gallery: Gallery,
+        query: Query,
+        found: Identifications,
+        checkpoint: Callable[[], None],
+    ) -> None:
+        """For a sample of the probes: what the model says to which the gallery changes."""
+        pipeline = self._galleries.compared_pipeline_of(gallery, query)
+        if pipeline is not None:
+            selection = known_value(FACES, request.faces, "faces")
+            gallery.compare(found, _embedded_again(pipeline, request.image, selection, checkpoint))
 
     # Verify
 
@@ -168,10 +199,14 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
     ) -> identification_pb2.VerifyResponse:
         gallery = self._galleries.get(request.gallery)
         identity_id = checked_identity_id(request.identity_id)
-        pipeline = self._galleries.pipeline_of(gallery)
+        pipeline, old = self._galleries.pipeline_of(gallery), self._galleries.old_pipeline_of(gallery)
         face, vector = _only_face(pipeline, request.image, request, checkpoint)
-        verified = gallery.verify(vector, identity_id, requested=_threshold(request))
-        return _verify_response(request, verified, face, gallery.record.model.digest)
+        by_old_model = None if old is None else _only_face(old, request.image, request, checkpoint)[1]
+        digest = pipeline.embedder.manifest.sha256
+        verified = gallery.verify(
+            vector, identity_id, requested=_threshold(request), model_digest=digest, by_old_model=by_old_model
+        )
+        return _verify_response(request, verified, face, digest)
 
     def _verify_photographs(
         self, request: identification_pb2.VerifyRequest, checkpoint: Callable[[], None]
@@ -194,6 +229,15 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         return pipeline, operating_point(model, DecisionPolicy(), requested=requested)
 
 
+def _until_models_stay(answer: Callable[[], Response], checkpoint: Callable[[], None]) -> Response:
+    """Again where another model came into force while the photograph was embedded."""
+    while True:
+        try:
+            return answer()
+        except ModelsChanged:
+            checkpoint()
+
+
 def _chosen(detection: Detection, selection: FaceSelection) -> tuple[FaceCrop, ...]:
     # Nobody on the photograph is an answer to "who is on it?", not an error.
     return select_faces(detection, selection) if detection.faces else ()
@@ -205,6 +249,13 @@ def _embedded(
     if not faces:
         return np.zeros((0, pipeline.embedder.manifest.dimension), np.float32)
     return pipeline.embed([each.crop for each in faces], checkpoint=checkpoint)
+
+
+def _embedded_again(
+    pipeline: FacePipeline, photograph: bytes, selection: FaceSelection, checkpoint: Callable[[], None]
+) -> NDArray[np.float32]:
+    """The same faces by another model, which wants them aligned in its own way: the detector is the same."""
+    return _embedded(pipeline, _chosen(pipeline.detect(photograph, checkpoint=checkpoint), selection), checkpoint)
 
 
 def _only_face(
@@ -240,12 +291,12 @@ def _query(request: identification_pb2.IdentifyRequest) -> Query:
 
 
 def _response(
-    request: identification_pb2.IdentifyRequest, gallery: Gallery, found: Identifications
+    request: identification_pb2.IdentifyRequest, model: ModelRecord, found: Identifications
 ) -> identification_pb2.IdentifyResponse:
     return identification_pb2.IdentifyResponse(
         faces=[_wire_identification(each) for each in found.faces],
         operating_point=wire_point(found.operating_point),
-        model_digest=gallery.record.model.digest,
+        model_digest=model.digest,
         revision=found.revision,
         request_id=request.request_id,
     )

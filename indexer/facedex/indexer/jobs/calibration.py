@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.gallery import Gallery, Templates
+    from facedex.indexer.policy import GalleryPolicy
+    from facedex.indexer.search.template_index import Hit
+    from facedex.indexer.store.records import GalleryRecord
     from facedex.indexer.vision.manifest import ModelManifest
 
 # Up to here every template is searched, and everybody is compared with everybody; beyond, a sample is searched.
@@ -37,6 +40,16 @@ SAMPLE_SEED = 20_260_101
 # With fewer mated searches, nobody knows how alike two photographs of one person are here.
 LEAST_MATED = 30
 LIKE_ONE_PERSON = 0.6
+
+
+class Calibrated(Protocol):
+    """What a calibration needs of a gallery."""
+
+    @property
+    def record(self) -> GalleryRecord: ...
+    @property
+    def policy(self) -> GalleryPolicy: ...
+    def rivals(self, templates: Templates) -> list[Hit | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +76,7 @@ def certificate_of_gallery(
 
 
 def calibration_of_gallery(
-    gallery: Gallery,
+    gallery: Calibrated,
     templates: Templates,
     *,
     detector: ModelManifest,
@@ -118,7 +131,7 @@ def _software() -> str:
     return f"facedex {version('facedex')}"
 
 
-def searches_of(gallery: Gallery, templates: Templates, report: Callable[[float], None]) -> Searches:
+def searches_of(gallery: Calibrated, templates: Templates, report: Callable[[float], None]) -> Searches:
     """The gallery searched with its own templates, or with a sample of them."""
     if len(templates) <= MOST_SEARCHES:
         return searches_of_gallery(templates.vectors, templates.identity_ids)
@@ -136,7 +149,7 @@ def searches_of(gallery: Gallery, templates: Templates, report: Callable[[float]
 
 
 def _rivals(
-    gallery: Gallery, sample: Templates, report: Callable[[float], None]
+    gallery: Calibrated, sample: Templates, report: Callable[[float], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     scores, owners = np.full(len(sample), -np.inf), np.full(len(sample), NOBODY, np.int64)
     for start in range(0, len(sample), SEARCHES_AT_ONCE):
@@ -167,7 +180,7 @@ def like_one_person(mated: MatedSearches) -> float:
     return float(np.median(mated.mate_scores)) if len(mated) >= LEAST_MATED else LIKE_ONE_PERSON
 
 
-def subject_of(gallery: Gallery, detector: ModelManifest) -> Subject:
+def subject_of(gallery: Calibrated, detector: ModelManifest) -> Subject:
     """What a certificate of this gallery holds for."""
     model = gallery.record.model
     return Subject(

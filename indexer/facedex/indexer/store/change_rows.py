@@ -9,14 +9,17 @@ from sqlalchemy import Connection, Select, and_, func, insert, select
 from facedex.indexer.store.gallery_rows import set_standing
 from facedex.indexer.store.identity_rows import decode_vector
 from facedex.indexer.store.records import Change, ChangeOp, Standing, as_utc
-from facedex.indexer.store.schema import change, identity, secret, template
+from facedex.indexer.store.schema import change, identity, secret, successor_vector, template
 from facedex.indexer.store.sealing import VECTOR, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from facedex.indexer.store.sealing import Seals
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from facedex.indexer.store.sealing import Sealer, Seals
 
 
 def log_change(
@@ -57,42 +60,41 @@ def insert_changes(
 
 
 def select_changes(connection: Connection, gallery_id: int, *, after: int, limit: int, seals: Seals) -> list[Change]:
-    """Changes above `after` in order, each addition with its vector unless it was erased since, or its key destroyed."""
+    """Changes above `after` in order, each addition with its vectors unless it was erased since, or its key destroyed."""
     statement = _changes(seals).where(change.c.gallery_id == gallery_id, change.c.seq > after)
     rows = connection.execute(statement.order_by(change.c.seq).limit(limit)).all()
-    vectors = _sealed_vectors(rows, seals) if seals.are_used else (row.vector for row in rows)
-    return [
-        Change(
-            seq=row.seq,
-            op=ChangeOp(row.op),
-            template_id=row.template_id,
-            identity_id=row.identity_id,
-            vector=None if vector is None else decode_vector(vector),
-        )
-        for row, vector in zip(rows, vectors, strict=True)
-    ]
+    sealers = seals.among(row.key_id for row in rows if row.vector is not None) if seals.are_used else None
+    return [Change(row.seq, ChangeOp(row.op), row.template_id, row.identity_id, _vectors(row, sealers)) for row in rows]
 
 
 def _changes(seals: Seals) -> Select[Any]:
-    added = and_(template.c.id == change.c.template_id, change.c.op == ChangeOp.ADD.value)
-    if not seals.are_used:
-        return select(change, template.c.vector).select_from(change).join(template, added, isouter=True)
-    columns = (template.c.vector, template.c.model_digest, template.c.source_digest, identity.c.key_id)
-    faces = change.join(template, added, isouter=True).join(
-        identity, identity.c.id == template.c.identity_id, isouter=True
+    added = and_(template.c.id == change.c.template_id, change.c.op.in_([ChangeOp.ADD.value, ChangeOp.EMBED.value]))
+    embedded = successor_vector.c.template_id == template.c.id
+    faces = change.join(template, added, isouter=True).join(successor_vector, embedded, isouter=True)
+    columns = (
+        template.c.vector,
+        template.c.model_digest,
+        successor_vector.c.vector.label("new_vector"),
+        successor_vector.c.model_digest.label("new_digest"),
     )
-    return select(change, *columns).select_from(faces)
+    if not seals.are_used:
+        return select(change, *columns).select_from(faces)
+    faces = faces.join(identity, identity.c.id == template.c.identity_id, isouter=True)
+    return select(change, *columns, template.c.source_digest, identity.c.key_id).select_from(faces)
 
 
-def _sealed_vectors(rows: Sequence[Any], seals: Seals) -> Iterator[bytes | None]:
-    sealers = seals.among(row.key_id for row in rows if row.vector is not None)
-    for row in rows:
-        vector: bytes | None = row.vector
-        sealer = sealers.get(row.key_id)
-        if vector is None or sealer is None:
-            yield None
-        else:
-            yield sealer.opened(vector, Place(VECTOR, row.model_digest, row.source_digest))
+def _vectors(row: Any, sealers: Mapping[str, Sealer] | None) -> dict[str, NDArray[np.float32]]:
+    stored = ((row.model_digest, row.vector), (row.new_digest, row.new_vector))
+    held = {digest: vector for digest, vector in stored if vector is not None}
+    if sealers is None or not held:
+        return {digest: decode_vector(vector) for digest, vector in held.items()}
+    sealer = sealers.get(row.key_id)
+    if sealer is None:
+        return {}
+    return {
+        digest: decode_vector(sealer.opened(vector, Place(VECTOR, digest, row.source_digest)))
+        for digest, vector in held.items()
+    }
 
 
 def select_change_time(connection: Connection, gallery_id: int, seq: int) -> datetime | None:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from facedex.indexer.store.schema import identity, template
-from facedex.indexer.store.sealing import CROP, VECTOR, Place
+from facedex.indexer.store.schema import identity, successor_vector, template
+from facedex.indexer.store.sealing import VECTOR, Place
 
 if TYPE_CHECKING:
     from facedex.indexer.store.sealing import Sealer
 
 UPDATE = update(template).where(template.c.id == bindparam("number"))
+UPDATE_SUCCESSOR = update(successor_vector).where(successor_vector.c.template_id == bindparam("number"))
 
 
 def count_open(connection: Connection) -> int:
@@ -42,17 +43,30 @@ def seal_identity(connection: Connection, identity_id: int, key_id: str, sealer:
             UPDATE.values(vector=bindparam("sealed_vector"), crop=bindparam("sealed_crop")),
             [_sealed(face, sealer) for face in faces],
         )
+    _seal_successors(connection, identity_id, sealer)
     return True
 
 
+def _seal_successors(connection: Connection, identity_id: int, sealer: Sealer) -> None:
+    columns = (successor_vector, template.c.source_digest)
+    statement = select(*columns).join(template).where(template.c.identity_id == identity_id)
+    rows = [
+        {"number": each.template_id, "sealed_vector": sealer.seal(each.vector, _place(each))}
+        for each in connection.execute(statement)
+    ]
+    if rows:
+        connection.execute(UPDATE_SUCCESSOR.values(vector=bindparam("sealed_vector")), rows)
+
+
 def _sealed(face: Any, sealer: Sealer) -> dict[str, Any]:
-    crop = None if face.crop is None else sealer.seal(face.crop, _place(CROP, face))
+    crop_place = Place.of_crop(face.crop_model_digest, face.model_digest, face.source_digest)
+    crop = None if face.crop is None else sealer.seal(face.crop, crop_place)
     return {
         "number": face.id,
-        "sealed_vector": sealer.seal(face.vector, _place(VECTOR, face)),
+        "sealed_vector": sealer.seal(face.vector, _place(face)),
         "sealed_crop": crop,
     }
 
 
-def _place(part: str, face: Any) -> Place:
-    return Place(part, face.model_digest, face.source_digest)
+def _place(face: Any) -> Place:
+    return Place(VECTOR, face.model_digest, face.source_digest)

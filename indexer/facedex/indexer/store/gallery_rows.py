@@ -9,11 +9,15 @@ from sqlalchemy.exc import IntegrityError
 
 from facedex.indexer.errors import GalleryExists, GalleryNotFound
 from facedex.indexer.set_digest import EMPTY, SetDigest
-from facedex.indexer.store.records import CertificateRecord, GalleryRecord, ModelRecord, Standing, as_utc
+from facedex.indexer.store.model_rows import insert_model_once, model_of
+from facedex.indexer.store.records import CertificateRecord, GalleryRecord, Standing, as_utc
 from facedex.indexer.store.schema import certificate, gallery, identity, model, template
+from facedex.indexer.store.succession_rows import select_succession
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from facedex.indexer.store.records import ModelRecord
 
 # Each change of a gallery begins and ends with these: composed once, since composing them takes as long as doing them.
 NUMBERED = gallery.c.id == bindparam("number")
@@ -26,7 +30,7 @@ PUT = update(gallery).where(NUMBERED).values(revision=bindparam("new_revision"),
 def insert_gallery(
     connection: Connection, name: str, *, model_record: ModelRecord, policy: dict[str, Any], now: datetime
 ) -> None:
-    _insert_model_once(connection, model_record)
+    insert_model_once(connection, model_record)
     values: dict[str, Any] = {"name": name, "model_digest": model_record.digest, "policy": policy, "created_at": now}
     values |= {"revision": 0, "digest": EMPTY.to_bytes()}
     try:
@@ -35,32 +39,17 @@ def insert_gallery(
         raise GalleryExists(name) from None
 
 
-def _insert_model_once(connection: Connection, record: ModelRecord) -> None:
-    known = connection.execute(select(model.c.digest).where(model.c.digest == record.digest)).first()
-    if known is None:
-        connection.execute(
-            insert(model).values(
-                digest=record.digest,
-                name=record.name,
-                dimension=record.dimension,
-                licence=record.licence,
-                default_threshold=record.default_threshold,
-                threshold_basis=record.threshold_basis,
-            )
-        )
-
-
 def select_gallery(connection: Connection, name: str) -> GalleryRecord:
     row = connection.execute(_galleries().where(gallery.c.name == name)).first()
     if row is None:
         raise GalleryNotFound(name)
-    return _record(row)
+    return _record(connection, row)
 
 
 def select_galleries(connection: Connection, *, after: str, limit: int) -> list[GalleryRecord]:
     """A page of galleries by name."""
     rows = connection.execute(_galleries().where(gallery.c.name > after).order_by(gallery.c.name).limit(limit))
-    return [_record(row) for row in rows]
+    return [_record(connection, row) for row in rows.all()]
 
 
 def select_revisions(connection: Connection) -> dict[str, tuple[int, int]]:
@@ -94,7 +83,7 @@ def locked_gallery(connection: Connection, gallery_id: int) -> GalleryRecord | N
     row = connection.execute(_galleries().where(gallery.c.id == gallery_id)).first()
     if row is None:
         return None
-    name = _record(row).name
+    name = _record(connection, row).name
     lock_gallery(connection, gallery_id, name=name)
     return select_gallery(connection, name)
 
@@ -121,6 +110,10 @@ def _is_certificate(gallery_id: int, digest: str) -> ColumnElement[bool]:
     return and_(certificate.c.gallery_id == gallery_id, certificate.c.digest == digest)
 
 
+def set_model(connection: Connection, gallery_id: int, model_digest: str) -> None:
+    connection.execute(update(gallery).where(gallery.c.id == gallery_id).values(model_digest=model_digest))
+
+
 def update_policy(connection: Connection, name: str, policy: dict[str, Any]) -> None:
     if connection.execute(update(gallery).where(gallery.c.name == name).values(policy=policy)).rowcount == 0:
         raise GalleryNotFound(name)
@@ -133,22 +126,16 @@ def _galleries() -> Select[Any]:
     return select(gallery, model, *counts).join(model)
 
 
-def _record(row: Row[Any]) -> GalleryRecord:
+def _record(connection: Connection, row: Row[Any]) -> GalleryRecord:
     columns = row._mapping  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (SQLAlchemy's public name for it)
     return GalleryRecord(
         id=columns[gallery.c.id],
         name=columns[gallery.c.name],
-        model=ModelRecord(
-            digest=columns[model.c.digest],
-            name=columns[model.c.name],
-            dimension=columns[model.c.dimension],
-            licence=columns[model.c.licence],
-            default_threshold=columns[model.c.default_threshold],
-            threshold_basis=columns[model.c.threshold_basis],
-        ),
+        model=model_of(row),
         policy=columns[gallery.c.policy],
         revision=columns[gallery.c.revision],
         created_at=as_utc(columns[gallery.c.created_at]),
         identity_count=columns["identity_count"],
         template_count=columns["template_count"],
+        succession=select_succession(connection, columns[gallery.c.id]),
     )

@@ -29,7 +29,7 @@ from facedex.indexer.store.records import (
     as_utc,
 )
 from facedex.indexer.store.schema import gallery, identity, template
-from facedex.indexer.store.sealing import CROP, VECTOR, Place
+from facedex.indexer.store.sealing import VECTOR, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -200,7 +200,8 @@ def insert_templates(  # noqa: PLR0913  (the parts of a row)
     """Adds templates and returns their numbers, in order, with their seals."""
 
     def sealed_crop(new: NewTemplate) -> bytes | None:
-        return None if new.crop is None else sealer.seal(new.crop, Place(CROP, model_digest, new.source_digest))
+        place = Place.of_crop(None, model_digest, new.source_digest)
+        return None if new.crop is None else sealer.seal(new.crop, place)
 
     vectors = [encode_vector(new.vector) for new in templates]
     seals = [digester.seal(identity_id, vector) for vector in vectors]
@@ -247,7 +248,8 @@ def _copied(
     row: dict[str, Any], identity_id: int, digester: TemplateDigester, old: Sealer, new: Sealer
 ) -> dict[str, Any]:
     """The row as another identity has it, under that one's key."""
-    vector_place, crop_place = (Place(part, row["model_digest"], row["source_digest"]) for part in (VECTOR, CROP))
+    vector_place = Place(VECTOR, row["model_digest"], row["source_digest"])
+    crop_place = Place.of_crop(row["crop_model_digest"], row["model_digest"], row["source_digest"])
     vector = old.opened(row["vector"], vector_place)
     crop = None if row["crop"] is None else new.seal(old.opened(row["crop"], crop_place), crop_place)
     seal = digester.seal(identity_id, vector)

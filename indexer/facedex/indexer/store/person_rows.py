@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from facedex.indexer.store import identity_rows, remembered
 from facedex.indexer.store.records import HeldChange, HeldPerson, HeldTemplate, as_utc
 from facedex.indexer.store.schema import change, model, template
-from facedex.indexer.store.sealing import CROP, VECTOR, Place
+from facedex.indexer.store.sealing import VECTOR, Place
 
 if TYPE_CHECKING:
     from facedex.indexer.store.records import IdentityRecord
@@ -30,12 +30,11 @@ def select_person(connection: Connection, gallery_id: int, record: IdentityRecor
 
 
 def _held(row: Any, sealer: Sealer | None) -> HeldTemplate:
-    def opened(stored: bytes | None, part: str) -> bytes | None:
-        if stored is None or sealer is None:
-            return None
-        return sealer.opened(stored, Place(part, row.model_digest, row.source_digest))
+    def opened(stored: bytes | None, place: Place) -> bytes | None:
+        return None if stored is None or sealer is None else sealer.opened(stored, place)
 
-    vector = opened(row.vector, VECTOR)
+    vector = opened(row.vector, Place(VECTOR, row.model_digest, row.source_digest))
+    crop_place = Place.of_crop(row.crop_model_digest, row.model_digest, row.source_digest)
     return HeldTemplate(
         id=row.id,
         model_name=row.model_name,
@@ -44,7 +43,7 @@ def _held(row: Any, sealer: Sealer | None) -> HeldTemplate:
         source_digest=row.source_digest,
         created_at=as_utc(row.created_at),
         vector=None if vector is None else identity_rows.decode_vector(vector),
-        crop=opened(row.crop, CROP),
+        crop=opened(row.crop, crop_place),
     )
 
 

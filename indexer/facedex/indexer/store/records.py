@@ -29,6 +29,24 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Succession:
+    """A change of a gallery's model that is under way.
+
+    Templates get vectors of `model` beside those that they have. Until it is in force, the old model answers; from then on
+    the new one does, and the old one only for those who have no vector of the new one. `scale` is the document of
+    `facedex.indexer.score_scale`, `certificate` that of `facedex.indexer.calibration.certificate`.
+    """
+
+    model: ModelRecord
+    is_in_force: bool
+    scale: dict[str, Any] | None
+    certificate_digest: str
+    certificate: dict[str, Any] | None
+    comparisons: dict[str, int]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class GalleryRecord:
     """A gallery as it stands in the store. `policy` is the document of `facedex.indexer.policy`."""
 
@@ -40,6 +58,13 @@ class GalleryRecord:
     created_at: datetime
     identity_count: int
     template_count: int
+    succession: Succession | None = None
+
+    @property
+    def model_in_force(self) -> ModelRecord:
+        """The model whose cosines are compared with thresholds."""
+        succession = self.succession
+        return succession.model if succession is not None and succession.is_in_force else self.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +205,13 @@ class IdentityDetails:
 
 @dataclass(frozen=True, slots=True)
 class NewTemplate:
-    """A template to add."""
+    """A template to add. `successor` is its vector by the model that the gallery changes to."""
 
     vector: NDArray[np.float32]
     source_digest: str
     quality: dict[str, float] | None = None
     crop: bytes | None = None
+    successor: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,17 +294,26 @@ class ChangeOp(enum.Enum):
     UPDATE = "update"  # of an identity's attributes or expiry
     POLICY = "policy"  # of the gallery
     REBUILD = "rebuild"  # of every index of the gallery, asked for by an operator
+    EMBED = "embed"  # a template got its vector by the model that the gallery changes to
+    MODEL = "model"  # such a change begins, is in force, no longer is, or ends
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the change log. `vector` (dimension,) is None unless it adds a template that still exists."""
+    """One entry of the change log. `vectors` (dimension,) are those of an added template that still exists.
+
+    They are by the digests of their models: that of the gallery, and that to which it changes.
+    """
 
     seq: int
     op: ChangeOp
     template_id: int
     identity_id: int
-    vector: NDArray[np.float32] | None
+    vectors: dict[str, NDArray[np.float32]]
+
+    def vector_of(self, digest: str) -> NDArray[np.float32] | None:
+        """The vector by a model; None where there is none, or none any more."""
+        return self.vectors.get(digest)
 
 
 @dataclass(frozen=True, slots=True)

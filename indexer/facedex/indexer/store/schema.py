@@ -101,12 +101,39 @@ template = Table(
     # SHA-256 of the photograph's bytes, or of the vector's where a vector was enrolled.
     Column("source_digest", String(64), nullable=False),
     Column("crop", LargeBinary),
+    # The model for which the crop was aligned, where that is not the vector's.
+    Column("crop_model_digest", String(64)),
     # Keyed digest of what a search depends on: a row that somebody else wrote or changed has none that fits.
     Column("seal", LargeBinary, nullable=False, server_default=""),
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("identity_id", "model_digest", "source_digest"),
     Index(None, "gallery_id", "id"),
     sqlite_autoincrement=True,
+)
+
+# Vectors of the model that a gallery changes to, beside those of the model that it has.
+successor_vector = Table(
+    "successor_vector",
+    metadata,
+    Column("template_id", ForeignKey("template.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("model_digest", String(64), ForeignKey("model.digest"), nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("seal", LargeBinary, nullable=False),
+)
+
+# A gallery that changes its model; see `records.Succession`.
+succession = Table(
+    "succession",
+    metadata,
+    Column("gallery_id", ForeignKey("gallery.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("model_digest", String(64), ForeignKey("model.digest"), nullable=False),
+    Column("is_in_force", Boolean, nullable=False),
+    Column("scale", JSON(none_as_null=True)),
+    Column("certificate_digest", String(64), nullable=False),
+    Column("certificate", JSON(none_as_null=True)),
+    # How often both models were asked about a live probe, by what they said.
+    Column("comparisons", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
 )
 
 change = Table(

@@ -33,6 +33,11 @@ class Place:
     model_digest: str
     source_digest: str
 
+    @classmethod
+    def of_crop(cls, crop_model: str | None, model_digest: str, source_digest: str) -> Place:
+        """Of a crop that was aligned for `crop_model`, where that is not the model of the vector."""
+        return cls(CROP, crop_model or model_digest, source_digest)
+
     def bound_to(self, key_id: str) -> bytes:
         return f"facedex 1:{key_id}:{self.part}:{self.model_digest}:{self.source_digest}".encode()
 

@@ -47,6 +47,7 @@ from facedex.indexer.store.records import (
     Standing,
 )
 from facedex.indexer.store.sealing import Seals
+from facedex.indexer.store.successions import Successions
 from facedex.indexer.store.tombstones import ErasureReason, Tombstone
 from facedex.indexer.store.vault import Vault
 
@@ -139,6 +140,9 @@ class Store:
             vault=vault,
             horizon=horizon,
             reached=reached,
+        )
+        self.successions = Successions(
+            reading=self._reading, writing=self._writing, clock=clock, digester=self.digester, seals=self._seals
         )
         self.encryption = Encryption(self.erasures, reading=self._reading, writing=self._writing, keys=vault.keys)
 
@@ -521,6 +525,8 @@ class Store:
             identity_id=identity_id,
             after=standing.plus(sealed, digester),
         )
+        new = {added[each.source_digest]: each.successor for each in fresh.values() if each.successor is not None}
+        self.successions.insert(connection, gallery, new)
         templates = tuple(_added(new.source_digest, known, added) for new in enrolment.templates)
         return Enrolled(templates, standing.revision), standing
 
@@ -589,6 +595,9 @@ class Store:
         digester = self.digester(gallery.model.digest)
         copies = identity_rows.copy_templates(connection, identity_id, into, digester=digester, seals=self._seals)
         numbers = [each.id for each in copies]
+        self.successions.copy(
+            connection, gallery, identity_id, identity_rows.select_sources(connection, into, gallery.model.digest)
+        )
         standing = change_rows.log_change(
             connection,
             ChangeOp.ADD,

@@ -13,6 +13,7 @@ from facedex.indexer.vision.detector import Detector
 from facedex.indexer.vision.embedder import Embedder
 from facedex.indexer.vision.face import Box, Face, Landmarks, Quality
 from facedex.indexer.vision.findings import Findings
+from facedex.indexer.vision.manifest import EmbedderContract
 from facedex.indexer.vision.scan import SMALLEST_FACE_PX, Checkpoint, Scan
 from facedex.indexer.vision.workbench import Workbench, available_cores
 
@@ -95,6 +96,12 @@ class FacePipeline:
             with self._workbench.place(checkpoint):
                 vectors[row] = self.embedder.embed(crop)
         return vectors
+
+    def realigned(self, crop: NDArray[np.uint8], made_for: EmbedderContract) -> NDArray[np.uint8]:
+        """A crop that was aligned for another embedder, as this one's wants it."""
+        contract = self.embedder.contract
+        move = fit_similarity(made_for.alignment, contract.alignment)
+        return align(crop, move, size=self.embedder.size, border=contract.border)
 
     def _close_enough(self, opened: Photograph, view: _View, sightings: Sequence[_Sighting]) -> _View:
         """The view itself, or a less reduced one where the crop of some face would have to be enlarged."""
