@@ -92,4 +92,4 @@ def _rising(knots: list[float]) -> NDArray[np.float64]:
     """Strictly, so that the scale can be read both ways."""
     values = np.maximum.accumulate(np.clip(knots, -1.0, 1.0))
     spread = np.arange(len(values)) * 1e-9
-    return values + spread - spread[-1] * (values >= 1.0)
+    return np.asarray(values + spread - spread[-1] * (values >= 1.0), np.float64)
