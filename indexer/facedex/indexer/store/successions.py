@@ -1,4 +1,4 @@
-"""A gallery's change from one model to another, as the store keeps it (docs/decisions/0112-change-of-model.md)."""
+"""A gallery's change from one model to another, as the store keeps it (docs/decisions/0401-change-of-model.md)."""
 
 from __future__ import annotations
 
