@@ -6,12 +6,15 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import select, update
 from tests.indexer.doubles import MODEL
+from tests.indexer.erasure_scan import Traces
 from tests.indexer.erasure_site import ErasureSite, faces_of, made_template
 from tests.indexer.test_erasures import ADA, Death, backed_up, finds
 from typer.testing import CliRunner
@@ -269,3 +272,54 @@ def test_a_key_is_named_by_chance(sqlite_site: ErasureSite) -> None:
         (key_id,) = connection.execute(select(identity.c.key_id)).scalars()
     assert len(key_id) == 32
     assert set(sqlite_site.keys.living(sqlite_site.store.erasures.signer.store_id)) == {key_id}
+
+
+# While a gallery changes its model
+
+SUCCESSOR = replace(MODEL, digest="ba" * 32, name="successor")
+
+
+def embed_everybody(site: ErasureSite) -> dict[int, NDArray[np.float32]]:
+    """The change of model is in force; returns template → vector by the new model."""
+    record = site.gallery.record
+    site.store.successions.begin(record, SUCCESSOR)
+    numbers = [face.id for person in site.store.identities(record) for face in person.templates]
+    vectors = {number: made_template("by the successor", number).vector for number in numbers}
+    site.store.successions.add(record, vectors)
+    site.store.successions.put_in_force(record, digest="", certificate=None)
+    site.gallery.catch_up()
+    return vectors
+
+
+def traces_of(vectors: dict[int, NDArray[np.float32]]) -> Traces:
+    traces = Traces()
+    for number, vector in vectors.items():
+        traces.add_vector(f"new vector {number}", vector)
+    return traces
+
+
+def test_vectors_of_the_new_model_are_encrypted_and_found_again_after_a_restart(sqlite_site: ErasureSite) -> None:
+    sqlite_site.enrol(ADA)
+    vectors = embed_everybody(sqlite_site)
+    site = sqlite_site.reopened()
+    assert traces_of(vectors).found_in(site.data) == set()
+    succession = site.gallery.succession
+    assert succession is not None
+    for number, vector in vectors.items():
+        (hits,) = succession.search(vector[None], None, limit=1, min_score=-1)
+        assert (hits[0].template_id, round(hits[0].score, 2)) == (number, 1.0)
+    site.close()
+
+
+def test_vectors_of_the_new_model_are_encrypted_with_those_who_were_there_before(tmp_path: Path) -> None:
+    open_site = ErasureSite(tmp_path / "data")
+    open_site.enrol(ADA)
+    vectors = embed_everybody(open_site)
+    site = open_site.reopened(data_keys=str(tmp_path / "keys"))
+    assert len(list(site.store.encryption.encrypt())) == 1
+    assert site.store.erasures.purge([])
+    assert traces_of(vectors).found_in(site.data) == set()
+    record = site.gallery.record
+    number = site.store.identity(record, ADA).id
+    assert len(site.store.successions.vectors(record, number)) == 2
+    site.close()

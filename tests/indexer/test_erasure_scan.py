@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from tests.indexer.doubles import MODEL
 from tests.indexer.erasure_scan import Traces
-from tests.indexer.erasure_site import HORIZON, Erase, ErasureSite, faces_of
+from tests.indexer.erasure_site import HORIZON, Erase, ErasureSite, faces_of, made_template
 
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.store import erasures, purging, remembered
 
 ADA = "ada-4711-lovelace"
+SUCCESSOR = replace(MODEL, digest="ba" * 32, name="successor")
 CROWD = 12
 
 
@@ -74,6 +77,26 @@ def test_after_the_horizon_no_file_holds_anything_of_somebody_erased(site: Erasu
     site.pass_horizon()
     assert traces.found_in(site.data) == set()
     assert all(each.purged_at is not None for each in site.store.erasures.page())
+
+
+def test_after_the_horizon_no_file_holds_a_vector_by_the_model_to_which_the_gallery_changes(site: ErasureSite) -> None:
+    traces = fill(site)
+    record = site.gallery.record
+    site.store.successions.begin(record, SUCCESSOR)
+    templates = {
+        face.id: made_template(f"{person.external_id} by {SUCCESSOR.name}", number).vector
+        for person in site.store.identities(record)
+        for number, face in enumerate(person.templates)
+    }
+    site.store.successions.add(record, templates)
+    site.store.successions.put_in_force(record, digest="", certificate=None)
+    site.settle()
+    for number, face in enumerate(site.store.identity(record, ADA).templates):
+        traces.add_vector(f"new vector {number}", templates[face.id])
+    assert any("new vector" in each for each in traces.found_in(site.data))
+    site.gallery.delete_identity(ADA)
+    site.pass_horizon()
+    assert traces.found_in(site.data) == set()
 
 
 def test_after_the_horizon_no_file_holds_anything_of_an_erased_template(site: ErasureSite) -> None:
