@@ -104,7 +104,8 @@ def import_archive(
     archive: Annotated[Path, typer.Argument(help="A file of export or export-erasures.")],
     *,
     gallery: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Gallery to import into; else the one it had. Made where missing.")
+        str | None,
+        typer.Option(metavar="NAME", help="Gallery to import into; else the one it had. Made where missing."),
     ] = None,
     erasures: Annotated[
         list[Path] | None,
@@ -265,6 +266,8 @@ def _tell_import(summary: Summary, *, as_json: bool) -> None:
         f"with {numbers['new_templates']} new templates"
     )
     if numbers["erased"] or numbers["erased_templates"]:
-        print(f"left out: {numbers['erased']} people and {numbers['erased_templates']} templates that were erased since")
+        print(
+            f"left out: {numbers['erased']} people and {numbers['erased_templates']} templates that were erased since"
+        )
     if numbers["expired"]:
         print(f"left out: {numbers['expired']} people whose time is over")

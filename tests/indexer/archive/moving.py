@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from facedex.indexer.archive.exporting import Exporter
 from facedex.indexer.archive.importing import ArchiveImport, Counts
 from facedex.indexer.identification import Query
 from facedex.indexer.store.portable import PortablePerson
+from facedex.indexer.store.records import as_utc
 from facedex.indexer.store.schema import identity, template
 from facedex.indexer.store.store import Store
 
 ADA = "ada-4711-lovelace"
-PASSPHRASE = "seven horses under one bridge"
+PASSPHRASE = "seven horses under one bridge"  # noqa: S105  (nothing is kept with it)
 
 
 def export(site: ErasureSite, archive: Path, *, passphrase: str | None = None) -> dict[str, int]:
@@ -68,9 +70,7 @@ def held(store: Store, gallery: str = "staff") -> list[dict[str, Any]]:
 
 def _without_numbers(person: PortablePerson) -> dict[str, Any]:
     names = [each for each in person.__dataclass_fields__ if each not in {"number", "templates"}]
-    faces = [
-        (each.vector, each.source_digest, each.quality, each.crop, each.created_at) for each in person.templates
-    ]
+    faces = [(each.vector, each.source_digest, each.quality, each.crop, each.created_at) for each in person.templates]
     return {name: getattr(person, name) for name in names} | {"templates": faces}
 
 
@@ -80,7 +80,7 @@ def rows(store: Store) -> list[tuple[Any, ...]]:
     people = [each for each in identity.c if each.name not in {"gallery_id", "key_id"}]
     with store._reading() as connection:
         return [
-            tuple(str(value) for value in row)
+            tuple(str(as_utc(value) if isinstance(value, datetime) else value) for value in row)
             for statement in (select(*people).order_by(identity.c.id), select(*columns).order_by(template.c.id))
             for row in connection.execute(statement)
         ]

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from tests.indexer.archive.moving import ADA, PASSPHRASE
 from tests.indexer.erasure_site import ErasureSite
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from facedex.indexer.archive_cli import PASSPHRASE_VARIABLE
 from facedex.indexer.cli import app
@@ -73,7 +72,9 @@ def test_erasures_are_carried_by_a_file_of_their_own(folder: Path, tmp_path: Pat
     site.gallery.delete_identity(ADA)
     site.close()
     assert document(run(folder, "export-erasures", erased, "--json"))["erasures"] == 1
-    assert document(run(tmp_path / "new", "import", archive, "--erasures", erased, "--dry-run", "--json"))["erased"] == 1
+    assert (
+        document(run(tmp_path / "new", "import", archive, "--erasures", erased, "--dry-run", "--json"))["erased"] == 1
+    )
     result = run(tmp_path / "new", "import", archive, "--erasures", erased)
     assert "left out: 1 people and 0 templates that were erased since" in result.stdout
     assert document(run(tmp_path / "other", "import", erased, "--json"))["erasures_new"] == 1
@@ -144,7 +145,7 @@ def test_each_error_is_one_line_that_says_what_to_do(folder: Path, tmp_path: Pat
     for arguments, told in cases.items():
         result = run(folder, *arguments)
         assert result.exit_code == FAILED, arguments
-        assert result.output.startswith("facedex-index: "), arguments
+        assert result.output.strip().startswith("facedex-index: "), arguments
         assert told in result.output, arguments
         assert len(result.output.strip().splitlines()) == 1, arguments
     assert not (tmp_path / "b.zip").exists()

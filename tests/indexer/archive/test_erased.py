@@ -58,9 +58,7 @@ def test_who_was_erased_after_the_export_is_not_in_an_empty_server_and_all_other
     assert answers(target, (ADA, *OTHERS)) == answers(source, (ADA, *OTHERS))
 
 
-def test_without_the_list_an_empty_server_cannot_know(
-    source: ErasureSite, target: ErasureSite, archive: Path
-) -> None:
+def test_without_the_list_an_empty_server_cannot_know(source: ErasureSite, target: ErasureSite, archive: Path) -> None:
     """What the test above relies on."""
     source.gallery.delete_identity(ADA)
     import_into(target.store, archive)
@@ -113,9 +111,7 @@ def test_who_was_erased_here_does_not_come_back_by_the_same_archive(target: Eras
     assert names(target) == names(target, "another") == list(OTHERS)
 
 
-def test_who_was_enrolled_and_erased_here_is_left_out_of_an_older_archive(
-    target: ErasureSite, archive: Path
-) -> None:
+def test_who_was_enrolled_and_erased_here_is_left_out_of_an_older_archive(target: ErasureSite, archive: Path) -> None:
     target.enrol(ADA)
     target.gallery.delete_identity(ADA)
     target.clock.advance(minutes=1)

@@ -162,15 +162,15 @@ def test_policy_and_certificates_come_along_where_the_gallery_is_new(
     export(source, tmp_path / "a.zip")
     import_into(target.store, tmp_path / "a.zip", gallery="copy")
     assert target.store.gallery("copy").policy == policy
-    own, copied = (site.store.certificate(site.store.gallery(name)) for site, name in ((source, "staff"), (target, "copy")))
+    own, copied = (
+        site.store.certificate(site.store.gallery(name)) for site, name in ((source, "staff"), (target, "copy"))
+    )
     assert own is not None
     assert own == copied
     assert own.document["software"] == "newest"
 
 
-def test_a_gallery_that_is_there_keeps_its_policy_and_what_it_knows(
-    source: ErasureSite, target: ErasureSite, archive: Path
-) -> None:
+def test_a_gallery_that_is_there_keeps_its_policy_and_what_it_knows(target: ErasureSite, archive: Path) -> None:
     target.enrol(ADA, faces=1)
     target.gallery.update_identity(ADA, {"purpose": "canteen"})
     target.store.update_policy("staff", policy_to_json(GalleryPolicy(DecisionPolicy(cosine=0.5), keep_crops=True)))
@@ -286,7 +286,7 @@ def test_a_face_that_somebody_changed_in_the_database_is_handed_to_nobody(source
     with source.store._writing() as connection:
         other = connection.execute(template.select().where(template.c.id == 5)).one().vector
         connection.execute(template.update().where(template.c.id == 1).values(vector=other))
-    with pytest.raises(TemplateAltered, match="template 1 .*fsck"):
+    with pytest.raises(TemplateAltered, match=r"template 1 .*fsck"):
         export(source, tmp_path / "a.zip")
     assert list(tmp_path.glob("*a.zip*")) == []
 

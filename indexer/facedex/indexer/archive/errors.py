@@ -1,14 +1,14 @@
 """What can go wrong with an archive.
 
-    CallerError
-    └── ArchiveError            the file, or what is to be done with it, is wrong
-        ├── ArchiveForeign      it is no archive of facedex
-        ├── ArchiveDamaged      it was cut off or changed since it was made
-        ├── ArchiveTooNew       a newer version of facedex made it
-        ├── PassphraseMissing   it is encrypted
-        ├── PassphraseWrong     it is encrypted with another pass phrase
-        ├── ModelDiffers        the gallery's vectors are of another model
-        └── GalleryErased       its gallery was erased here since
+CallerError
+└── ArchiveError            the file, or what is to be done with it, is wrong
+├── ArchiveForeign      it is no archive of facedex
+├── ArchiveDamaged      it was cut off or changed since it was made
+├── ArchiveTooNew       a newer version of facedex made it
+├── PassphraseMissing   it is encrypted
+├── PassphraseWrong     it is encrypted with another pass phrase
+├── ModelDiffers        the gallery's vectors are of another model
+└── GalleryErased       its gallery was erased here since
 """
 
 from __future__ import annotations

@@ -148,9 +148,7 @@ class ArchiveImport:
     def _create(self, name: str) -> None:
         origin = self.origin
         certificates = self._certificates()
-        self._store.imports.create_gallery(
-            name, model=origin.model, policy=origin.policy, certificates=certificates
-        )
+        self._store.imports.create_gallery(name, model=origin.model, policy=origin.policy, certificates=certificates)
 
     def _known_gallery(self, name: str) -> GalleryRecord | None:
         model = self.origin.model

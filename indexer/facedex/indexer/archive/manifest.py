@@ -39,6 +39,13 @@ class Member:
     size_bytes: int
     sha256: str
 
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Member:
+        member = cls(**document)
+        _check_types(member, str, "name", "sha256")
+        _check_types(member, int, "rows", "size_bytes")
+        return member
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -61,8 +68,18 @@ class Origin:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Origin:
         model = ModelRecord(**document["model"])
-        created_at = datetime.fromisoformat(document["created_at"])
-        return cls(**{**document, "model": model, "created_at": created_at})
+        _check_types(model, str, "digest", "name", "licence", "threshold_basis")
+        _check_types(model, int, "dimension")
+        values: dict[str, Any] = {
+            **document,
+            "model": model,
+            "created_at": datetime.fromisoformat(document["created_at"]),
+        }
+        origin = cls(**values)
+        _check_types(origin, str, "name")
+        _check_types(origin, int, "number", "revision")
+        _check_types(origin, dict, "policy")
+        return origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,7 @@ class Manifest:
                 software=str(document["software"]),
                 origin=None if document["gallery"] is None else Origin.from_json(document["gallery"]),
                 counts={str(name): int(count) for name, count in document["counts"].items()},
-                members=tuple(Member(**each) for each in document["members"]),
+                members=tuple(Member.from_json(each) for each in document["members"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ArchiveDamaged(f"{NAME} is not as facedex writes it") from None
@@ -123,3 +140,10 @@ def _document(content: bytes) -> dict[str, Any]:
     if document.get("version") != VERSION:
         raise ArchiveTooNew(document.get("version"))
     return document
+
+
+def _check_types(value: object, kind: type, *fields: str) -> None:
+    """Raises TypeError."""
+    wrong = [each for each in fields if not isinstance(getattr(value, each), kind)]
+    if wrong:
+        raise TypeError(wrong[0])

@@ -84,7 +84,9 @@ class Rows:
         table = _table(templates_content, templates_member, self._templates)
         templates = self._owned(templates_member, table)
         people = [_person(row, templates.pop(row["number"], ()), people_member) for row in rows]
-        if templates or len({each.number for each in people} | {each.external_id for each in people}) != 2 * len(people):
+        if templates or len({each.number for each in people} | {each.external_id for each in people}) != 2 * len(
+            people
+        ):
             raise ArchiveDamaged(f"{people_member.name} names somebody twice, or not at all")
         return people
 
@@ -186,7 +188,9 @@ def _schema(library: Any, fields: dict[str, Any], *, may_be_missing: set[str]) -
 def _file(table: Any, *, compression: str) -> bytes:
     parquet: Any = import_module("pyarrow.parquet")
     sink = arrow().BufferOutputStream()
-    parquet.write_table(table, sink, compression=compression, row_group_size=MAX_ROWS)
+    # Vectors repeat nothing: to look for what repeats in them takes longer than all the rest.
+    plain = {"use_dictionary": ["model_digest"], "write_statistics": False}
+    parquet.write_table(table, sink, compression=compression, row_group_size=MAX_ROWS, **plain)
     return bytes(sink.getvalue().to_pybytes())
 
 

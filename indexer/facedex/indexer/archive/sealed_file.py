@@ -55,7 +55,9 @@ class ScryptCost:
 
     @property
     def is_bearable(self) -> bool:
-        return 1 <= self.log_n <= 30 and 1 <= self.p <= MAX_PASSES and 0 < 128 * self.r * 2**self.log_n <= MAX_MEMORY_BYTES
+        return (
+            1 <= self.log_n <= 30 and 1 <= self.p <= MAX_PASSES and 0 < 128 * self.r * 2**self.log_n <= MAX_MEMORY_BYTES
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,16 +110,14 @@ class StoreExport:
 
     def _templates(self, gallery: GalleryRecord, page: Sequence[Any]) -> Iterator[Any]:
         """The rows of all of these people, person by person."""
-        place = (page[0].id, 0)
-        statement = select(template).where(
-            template.c.identity_id <= page[-1].id,
-            template.c.gallery_id == gallery.id,
-            template.c.model_digest == gallery.model.digest,
-        )
-        ordered = statement.order_by(template.c.identity_id, template.c.id).limit(TEMPLATES_PER_READ)
+        owner, number = template.c.identity_id, template.c.id
+        # By identity alone: with the gallery among the conditions, SQLite reads all of it for each page.
+        of_model = select(template).where(owner <= page[-1].id, template.c.model_digest == gallery.model.digest)
+        ordered = of_model.order_by(owner, number).limit(TEMPLATES_PER_READ)
         among = {person.id for person in page}
+        place = (page[0].id, 0)
         while rows := self._connection.execute(
-            ordered.where(tuple_(template.c.identity_id, template.c.id) > tuple_(*place))
+            ordered.where(owner >= place[0], tuple_(owner, number) > tuple_(*place))
         ).all():
             yield from (row for row in rows if row.identity_id in among)
             place = (rows[-1].identity_id, rows[-1].id)

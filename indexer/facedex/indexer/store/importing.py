@@ -97,7 +97,7 @@ class Imports:
     acknowledged meanwhile counts.
     """
 
-    def __init__(  # noqa: PLR0913  (what a store shares with it)
+    def __init__(
         self,
         *,
         reading: Transaction,
@@ -393,9 +393,7 @@ def _erased_here(
     return {(each.identity_hash, None if each.erased_at > made_at else each.born_at) for each in found}
 
 
-def _photographs_since(
-    connection: Connection, gallery: GalleryRecord | None, terms: ImportTerms
-) -> frozenset[str]:
+def _photographs_since(connection: Connection, gallery: GalleryRecord | None, terms: ImportTerms) -> frozenset[str]:
     """Hashes of the photographs erased from the gallery while the import goes on."""
     if gallery is None:
         return frozenset()
