@@ -21,7 +21,7 @@ PEOPLE = range(1, 7)
 
 def facedex_index(server: RunningServer, *arguments: str | Path) -> Any:
     """Beside the running server, on its data."""
-    place = ("--data", server.data, *server._options)
+    place: list[str | Path] = ["--data", server.data, *server._options]
     command: list[str | Path] = [COMMANDS / "facedex-index", *place, *arguments, "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     return json.loads(done.stdout)
