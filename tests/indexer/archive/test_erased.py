@@ -20,7 +20,7 @@ from tests.indexer.archive.moving import (
 from tests.indexer.erasure_site import ErasureSite
 
 from facedex.indexer.archive.container import ArchiveReader
-from facedex.indexer.archive.errors import ArchiveForeign, GalleryErased
+from facedex.indexer.archive.errors import ArchiveForeign, ErasuresUnfit, GalleryErased
 from facedex.indexer.archive.importing import ArchiveImport
 
 OTHERS = ("grace", "mary")
@@ -224,3 +224,17 @@ def test_a_list_names_nobody_and_is_no_archive_of_people(
     assert archive.read_bytes().count(ADA.encode()) > 0
     with pytest.raises(ArchiveForeign, match="list of erasures"):
         import_into(target.store, listed)
+
+
+def test_a_list_that_can_tell_nothing_is_refused(
+    source: ErasureSite, target: ErasureSite, archive: Path, tmp_path: Path
+) -> None:
+    other = erased_list(target, tmp_path)
+    with pytest.raises(ErasuresUnfit, match="another installation"):
+        import_into(target.store, archive, other)
+    older = erased_list(source, tmp_path, "older.zip")
+    source.clock.advance(minutes=1)
+    export(source, tmp_path / "newer.zip")
+    with pytest.raises(ErasuresUnfit, match="older"):
+        import_into(target.store, tmp_path / "newer.zip", older)
+    assert target.store.revisions() == {}

@@ -97,6 +97,19 @@ class ModelDiffers(ArchiveError):
         self.archived = archived
 
 
+class ErasuresUnfit(ArchiveError):
+    """A list of erasures can tell nothing about an archive, so relying on it could bring somebody back."""
+
+    reason = "ERASURES_UNFIT"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"a file of --erasures {problem}, so it cannot tell who was erased since; run export-erasures where the archive "
+            "was made, and give that file"
+        )
+        self.problem = problem
+
+
 class GalleryErased(ArchiveError):
     """The whole gallery was erased here after the archive was made."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from facedex.indexer.archive.errors import ArchiveDamaged, ArchiveForeign, GalleryErased, ModelDiffers
+from facedex.indexer.archive.errors import ArchiveDamaged, ArchiveForeign, ErasuresUnfit, GalleryErased, ModelDiffers
 from facedex.indexer.archive.exporting import CERTIFICATES, ERASURES, PEOPLE, TEMPLATES
 from facedex.indexer.archive.manifest import Kind, Origin
 from facedex.indexer.archive.rows import Rows, erasures
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from facedex.indexer.archive.container import ArchiveReader
-    from facedex.indexer.archive.manifest import Member
+    from facedex.indexer.archive.manifest import Manifest, Member
     from facedex.indexer.policy import GalleryPolicy
     from facedex.indexer.store.importing import PersonVerdict
     from facedex.indexer.store.portable import ErasedRow, PortablePerson
@@ -81,8 +81,11 @@ class ArchiveImport:
 
         Raises:
             ArchiveDamaged: a digest is not that of what it stands for.
+            ErasuresUnfit: a list is another installation's, or older than the archive.
 
         """
+        for each in self._lists:
+            self._check_list(each.manifest)
         readers = (self._archive, *self._lists)
         for place, reader in enumerate(readers):
 
@@ -90,6 +93,12 @@ class ArchiveImport:
                 report((place + done) / len(readers))
 
             reader.check(report_one)
+
+    def _check_list(self, told: Manifest) -> None:
+        if told.store_id != self._archive.manifest.store_id:
+            raise ErasuresUnfit("is of another installation than the archive")
+        if told.made_at < self._archive.manifest.made_at:
+            raise ErasuresUnfit("is older than the archive")
 
     def remember_erasures(self) -> int:
         """Notes who was erased elsewhere, for all later imports; returns how many were not known yet."""
