@@ -15,7 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from facedex.indexer import calibration_cli, doctor_cli, enrol_cli, evaluation_cli, fsck_cli, migrate_cli, models_cli
+from facedex.indexer import (
+    archive_cli,
+    calibration_cli,
+    doctor_cli,
+    enrol_cli,
+    evaluation_cli,
+    fsck_cli,
+    migrate_cli,
+    models_cli,
+)
 from facedex.indexer.cli_session import good_order, opened
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
@@ -39,6 +48,7 @@ evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
 doctor_cli.add_commands(app)
 enrol_cli.add_commands(app)
+archive_cli.add_commands(app)
 fsck_cli.add_commands(app)
 
 

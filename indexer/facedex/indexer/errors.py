@@ -28,11 +28,12 @@
         ├── DataKeysMisplaced       keys beside the data would be in the same backup
         ├── DataKeyMissing          one identity's key is destroyed
         ├── SealBroken              what is stored of a face was changed, or belongs elsewhere
+        ├── TemplateAltered         a stored vector is not the one that was enrolled
         ├── DatabaseUnsupported     the address is none of a database that is supported here
         └── DatabaseTooNew          a newer version of facedex has changed the tables
 
 Errors about photographs and model files are in `facedex.indexer.vision.errors`, errors between scores and a promise in
-`facedex.indexer.calibration.errors`.
+`facedex.indexer.calibration.errors`, errors about archives in `facedex.indexer.archive.errors`.
 """
 
 from __future__ import annotations
@@ -372,6 +373,19 @@ class SealBroken(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("a stored vector or crop was changed, or belongs to another template; restore a backup")
+
+
+class TemplateAltered(ServiceError):
+    """What is stored of a face is not what was enrolled, so it is handed to nobody."""
+
+    reason = "TEMPLATE_ALTERED"
+
+    def __init__(self, template_id: int) -> None:
+        super().__init__(
+            f"template {template_id} in the database is not what was enrolled; facedex-index fsck names all that differ, "
+            "and what mends them"
+        )
+        self.template_id = template_id
 
 
 class DatabaseUnsupported(ServiceError):

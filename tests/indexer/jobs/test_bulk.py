@@ -19,6 +19,7 @@ from tests.indexer.doubles import MODEL, Person, person_vector, photograph
 from facedex.indexer.enrolment import EnrolOutcome, EnrolReason
 from facedex.indexer.errors import InvalidArgument, JobTaken, StoreUnavailable
 from facedex.indexer.jobs import bulk as bulk_module
+from facedex.indexer.jobs import resuming
 from facedex.indexer.jobs.bulk import GROUP_ITEMS, BulkEnrolment, BulkOutcome
 from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource, Survey
 from facedex.indexer.jobs.owner import is_gone, this_process
@@ -174,7 +175,7 @@ def test_a_job_of_a_process_that_died_is_gone_on_with_at_once(house: House, monk
     def is_dead(owner: str) -> bool:
         return owner == first.owner
 
-    monkeypatch.setattr(bulk_module, "is_gone", is_dead)
+    monkeypatch.setattr(resuming, "is_gone", is_dead)
     assert bulk_of(house).begin("staff", crowd(5)).id == first.id
 
 

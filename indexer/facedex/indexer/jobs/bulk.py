@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from facedex.indexer.enroller import PreparedRequest
 from facedex.indexer.enrolment import Enrol, EnrolOutcome, EnrolReason, EnrolResult, Finding, VectorItem
-from facedex.indexer.errors import InvalidArgument, JobTaken, StoreUnavailable
-from facedex.indexer.jobs.owner import is_gone, this_process
-from facedex.indexer.jobs.runner import SILENCE
-from facedex.indexer.store.records import BulkFinding, JobState, LedgerMark
+from facedex.indexer.errors import InvalidArgument, StoreUnavailable
+from facedex.indexer.jobs.resuming import ended_in_order, resumed_or_begun
+from facedex.indexer.store.records import BulkFinding, LedgerMark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -73,14 +72,7 @@ class BulkEnrolment:
 
         """
         survey = source.survey()
-        arguments = {"source": survey.digest, "items": survey.count}
-        known = self._store.unfinished_bulk(gallery, arguments)
-        if known is not None and known.state is JobState.RUNNING and not self._is_abandoned(known):
-            raise JobTaken(known.id)
-        return self._store.begin_bulk(gallery, arguments, this_process(), known=known)
-
-    def _is_abandoned(self, job: JobRecord) -> bool:
-        return is_gone(job.owner) or self._store.now() - job.heartbeat_at > SILENCE
+        return resumed_or_begun(self._store, gallery, {"source": survey.digest, "items": survey.count})
 
     def run(self, job: JobRecord, source: BulkSource) -> Generator[list[BulkOutcome]]:
         """Yields each group when it is enrolled. Interrupted or closed, the job waits for the same call.
@@ -91,21 +83,12 @@ class BulkEnrolment:
 
         """
         ledger = _Ledger(self._store, job)
-        try:
-            with closing(self._prepared(source.items(), skipped=job.position)) as groups:
-                for group in groups:
-                    yield self._enrolled(group, ledger)
-        except JobTaken:
-            self._store.finish_job(job, JobState.CANCELLED, result=ledger.counts)  # of another owner's job: nothing
-            raise
-        except InvalidArgument as error:  # the source is damaged further on
-            self._store.finish_job(job, JobState.FAILED, result=ledger.counts, error=str(error))
-            raise
-        except BaseException:
-            with suppress(StoreUnavailable):  # then the job is free when this process is gone
-                self._store.release_job(job)
-            raise
-        self._store.finish_job(job, JobState.DONE, result=ledger.counts)
+        with (
+            ended_in_order(self._store, job, lambda: ledger.counts),
+            closing(self._prepared(source.items(), skipped=job.position)) as groups,
+        ):
+            for group in groups:
+                yield self._enrolled(group, ledger)
 
     def rehearse(self, source: BulkSource) -> Generator[list[BulkOutcome]]:
         """What would become of each item, as far as that can be told without enrolling the others."""

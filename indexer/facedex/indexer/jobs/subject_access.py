@@ -9,6 +9,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from facedex.indexer.store.records import HeldPerson, HeldTemplate
@@ -32,12 +33,20 @@ def person_archive(person: HeldPerson, *, gallery: str, vectors: VectorChoice, e
     """The ZIP file: `person.json`, and each aligned crop as a PNG file."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        document = person_document(person, gallery=gallery, vectors=vectors, exported_at=exported_at)
-        archive.writestr(DOCUMENT, json.dumps(document, indent=2, ensure_ascii=False))
-        for each in person.templates:
-            if each.crop is not None:
-                archive.writestr(_crop_name(each), each.crop)
+        for name, content in person_files(person, gallery=gallery, vectors=vectors, exported_at=exported_at):
+            archive.writestr(name, content)
     return target.getvalue()
+
+
+def person_files(
+    person: HeldPerson, *, gallery: str, vectors: VectorChoice, exported_at: datetime
+) -> Iterator[tuple[str, bytes]]:
+    """Name and content of what is in the ZIP file."""
+    document = person_document(person, gallery=gallery, vectors=vectors, exported_at=exported_at)
+    yield DOCUMENT, json.dumps(document, indent=2, ensure_ascii=False).encode()
+    for each in person.templates:
+        if each.crop is not None:
+            yield _crop_name(each), each.crop
 
 
 def person_document(

@@ -233,5 +233,16 @@ erasure = Table(
     Index(None, "gallery_id", "identity_hash"),
 )
 
+# Erasures of other installations; see `portable.ErasedRow`. Archives that were made before bring nobody of them back.
+known_erasure = Table(
+    "known_erasure",
+    metadata,
+    Column("store_id", String(32), primary_key=True),
+    Column("scope", String(16), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("born_at", Moment, primary_key=True),
+    Index(None, "number"),
+)
+
 # Tables whose rows belong to a gallery; what others refer to comes last.
 OWNED = (template, change, request, certificate, identity)

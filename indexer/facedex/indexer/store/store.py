@@ -22,6 +22,8 @@ from facedex.indexer.store.amendment import StoreAmendment, delete_strays
 from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
 from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
+from facedex.indexer.store.exporting import StoreExport
+from facedex.indexer.store.importing import Imports
 from facedex.indexer.store.migrate import upgrade
 from facedex.indexer.store.moment import StoreMoment
 from facedex.indexer.store.records import (
@@ -145,6 +147,15 @@ class Store:
             reading=self._reading, writing=self._writing, clock=clock, digester=self.digester, seals=self._seals
         )
         self.encryption = Encryption(self.erasures, reading=self._reading, writing=self._writing, keys=vault.keys)
+        self.imports = Imports(
+            reading=self._reading,
+            writing=self._writing,
+            erasures=self.erasures,
+            encryption=self.encryption,
+            seals=self._seals,
+            digester=self.digester,
+            clock=clock,
+        )
 
     @classmethod
     def open(
@@ -653,10 +664,14 @@ class Store:
     @contextmanager
     def moment(self) -> Generator[StoreMoment]:
         """The store as it is now, for as long as it is looked at; others go on changing it."""
-        with named_errors(), self._engine.connect() as connection:
-            if connection.dialect.name == "postgresql":
-                connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901
+        with self._one_moment() as connection:
             yield StoreMoment(connection, self._seals)
+
+    @contextmanager
+    def exporting(self) -> Generator[StoreExport]:
+        """What archives are made of, as it is now; others go on changing it."""
+        with self._one_moment() as connection:
+            yield StoreExport(connection, self._seals, self.digester)
 
     @contextmanager
     def held(self, gallery: GalleryRecord) -> Generator[StoreMoment]:
@@ -680,6 +695,13 @@ class Store:
             delete_strays(connection)
 
     # Transactions
+
+    @contextmanager
+    def _one_moment(self) -> Generator[Connection]:
+        with named_errors(), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901
+            yield connection
 
     @contextmanager
     def _reading(self) -> Generator[Connection]:

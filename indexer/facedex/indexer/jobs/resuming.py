@@ -1,0 +1,52 @@
+"""Work of this program that is marked in the ledger: taken up where it was killed, and always ended in good order."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from facedex.indexer.errors import CallerError, JobTaken, StoreUnavailable
+from facedex.indexer.jobs.owner import is_gone, this_process
+from facedex.indexer.jobs.runner import SILENCE
+from facedex.indexer.store.records import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from facedex.indexer.store.records import JobRecord
+    from facedex.indexer.store.store import Store
+
+
+def resumed_or_begun(store: Store, gallery: str, arguments: dict[str, Any]) -> JobRecord:
+    """The unfinished work with these arguments, or new work.
+
+    Raises:
+        JobTaken: a process that lives is at it.
+
+    """
+    known = store.unfinished_bulk(gallery, arguments)
+    if known is not None and known.state is JobState.RUNNING and not _is_abandoned(store, known):
+        raise JobTaken(known.id)
+    return store.begin_bulk(gallery, arguments, this_process(), known=known)
+
+
+def _is_abandoned(store: Store, job: JobRecord) -> bool:
+    return is_gone(job.owner) or store.now() - job.heartbeat_at > SILENCE
+
+
+@contextmanager
+def ended_in_order(store: Store, job: JobRecord, counts: Callable[[], dict[str, int]]) -> Generator[None]:
+    """Done is done; what was wrong with the source ends it; an interruption leaves it to the next who asks for the same."""
+    try:
+        yield
+    except JobTaken:
+        store.finish_job(job, JobState.CANCELLED, result=counts())  # of another owner's job: nothing
+        raise
+    except CallerError as error:  # the source is damaged further on
+        store.finish_job(job, JobState.FAILED, result=counts(), error=str(error))
+        raise
+    except BaseException:
+        with suppress(StoreUnavailable):  # then the job is free when this process is gone
+            store.release_job(job)
+        raise
+    store.finish_job(job, JobState.DONE, result=counts())
