@@ -70,7 +70,9 @@ def outcomes(line: EnrolLine, sent: Iterator[EnrolRequest]) -> list[str]:
     ]
 
 
-def test_what_is_ready_together_is_enrolled_together_and_answered_in_order(book: Book, pool: ThreadPoolExecutor) -> None:
+def test_what_is_ready_together_is_enrolled_together_and_answered_in_order(
+    book: Book, pool: ThreadPoolExecutor
+) -> None:
     line = EnrolLine(book.look, pool)
     sent = requests(50)
 
@@ -132,7 +134,7 @@ def test_a_bad_request_spoils_none_of_its_neighbours(book: Book, pool: ThreadPoo
 def test_nothing_is_tried_twice_where_the_answer_of_the_database_is_unknown(
     book: Book, pool: ThreadPoolExecutor
 ) -> None:
-    book.failing["2"] = StoreUnavailable()
+    book.failing["2"] = StoreUnavailable("away")
     line = EnrolLine(book.look, pool)
     book.opened.set()
     found = outcomes(line, requests(5))

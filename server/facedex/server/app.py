@@ -151,7 +151,7 @@ class App:
             self._health.set(service, status)
 
 
-def build_server(  # noqa: PLR0913 - the parts of a server
+def build_server(
     settings: Settings,
     galleries: Galleries,
     health_servicer: health.HealthServicer,
@@ -178,9 +178,7 @@ def build_server(  # noqa: PLR0913 - the parts of a server
         ],
     )
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(galleries), server)
-    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-        EnrolmentService(galleries, patience, lookers), server
-    )
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(galleries, patience, lookers), server)
     identification_pb2_grpc.add_IdentificationServiceServicer_to_server(IdentificationService(galleries), server)
     calibration_pb2_grpc.add_CalibrationServiceServicer_to_server(CalibrationService(galleries), server)
     operations_pb2_grpc.add_OperationsServiceServicer_to_server(
