@@ -21,6 +21,7 @@ from facedex.indexer.cli_session import INTERRUPTED, check_output, good_order, o
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, InvalidArgument, JobTaken
 from facedex.indexer.jobs.bulk import BulkEnrolment, findings_of
+from facedex.indexer.jobs.compreface import DumpOptions
 from facedex.indexer.jobs.sources import bulk_source
 from facedex.indexer.policy import GalleryPolicy
 from facedex.indexer.store.records import JobState
@@ -63,18 +64,25 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(enrol)
 
 
-def enrol(
+def enrol(  # noqa: PLR0913  (a command has as many options as it has)
     context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
             help="A folder with a folder of photographs for each person, a tar of one, a CSV or Parquet list "
-            "(path, identity, attributes), or with --model vectors and identities in NPZ or Parquet."
+            "(path, identity, attributes), a plain pg_dump of CompreFace (.sql, .sql.gz), or with --model vectors: NPZ or "
+            "Parquet of vectors and identities, or such a dump."
         ),
     ],
     *,
     gallery: Annotated[str, typer.Option(help="Name of the gallery; it is created where there is none.")],
     model: Annotated[str | None, typer.Option(help="Digest or name of the model that made the vectors.")] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="Name or API key of the face collection in a dump of CompreFace.")
+    ] = None,
+    calculator: Annotated[
+        str | None, typer.Option(help="What --model is called in a dump of CompreFace; vectors of others are refused.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would happen, and enrol nobody.")] = False,
     report: Annotated[Path | None, typer.Option(help="CSV file for all refusals and warnings.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -83,7 +91,12 @@ def enrol(
     check_output("--report", report, kinds=(".csv",))
     with good_order(interrupted="stopped; run the same command again to go on"), opened(context.obj) as galleries:
         people = galleries.get(gallery) if dry_run else _gallery_or_new(galleries, gallery)
-        chosen = bulk_source(source, model_digest=_digest(people, model), max_image_bytes=ImageLimits().max_bytes)
+        chosen = bulk_source(
+            source,
+            model_digest=_digest(people, model),
+            max_image_bytes=ImageLimits().max_bytes,
+            dump=DumpOptions(collection, calculator),
+        )
         bulk = BulkEnrolment(galleries.store, galleries.enroller(people), workers=available_cores())
         summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)
     _write(report, summary.findings)
