@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from facedex.indexer.cli_session import good_order, opened_store
@@ -48,7 +48,12 @@ def list_jobs(context: typer.Context, *, limit: Limit = 100, as_json: AsJson = F
     if as_json:
         print(json.dumps([_document(each, now) for each in found], indent=2))
         return
-    table = Table("job", "state", "kind", "gallery", "progress", "by", "asked for (UTC)", "error", title="Jobs")
+    by, asked, error = (
+        Column("by", overflow="fold"),
+        Column("asked for (UTC)", min_width=10),
+        Column("error", overflow="fold"),
+    )
+    table = Table("job", "state", "kind", "gallery", "progress", by, asked, error, title="Jobs")
     for each in found:
         table.add_row(str(each.id), _state(each, now), *_row(each))
     Console().print(table)

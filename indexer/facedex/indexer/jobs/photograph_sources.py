@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # What a file that is no tar, or a damaged one, makes its reader raise.
 DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
+# A member that claims more is none: the reader would look for its end for ever.
+MOST_MEMBER_BYTES = 2**36
 PATH, IDENTITY, DISPLAY_NAME, CONSENT = "path", "identity", "display_name", "consent_reference"
 
 
@@ -100,7 +102,10 @@ class TarSource:
 
     def _next(self, members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
         with _readable(self.file):
-            return next(members, None)
+            member = next(members, None)
+            if member is not None and not 0 <= member.size <= MOST_MEMBER_BYTES:
+                raise tarfile.ReadError
+            return member
 
     def _content(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
         if member.size > self.max_image_bytes:
