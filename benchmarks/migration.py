@@ -154,6 +154,7 @@ def _migrated(site: Site, address: str, plan: Plan, new: str) -> dict[str, Any]:
     probes = [path.read_bytes() for _, path in plan.mated[:50]]
     traffic = Traffic(address, probes)
     rates: list[Rates] = []
+    after: list[Any] = []
     with traffic.going_on(), Client.connect(address, timeout_seconds=60) as client:
         before = _answers(client, plan)
         digest = client.identify(GALLERY, probes[0]).model_digest

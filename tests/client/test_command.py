@@ -470,7 +470,16 @@ def test_threshold_tells_the_bound_and_how_it_was_come_by(facedex: Facedex, serv
 
 def test_jobs_are_listed_shown_and_cancelled(facedex: Facedex, server: FakeServer) -> None:
     job = operations_pb2.Job(
-        id=7, kind="calibrate", gallery="staff", state=operations_pb2.JOB_STATE_RUNNING, progress=0.4
+        id=7,
+        kind="enrol",
+        gallery="staff",
+        state=operations_pb2.JOB_STATE_RUNNING,
+        progress=0.4,
+        result='{"enrolled": 3, "refused": 1}',
+        owner="desk:1234",
+        is_abandoned=True,
+        item_count=10,
+        done_count=4,
     )
     server.plan("ListJobs", operations_pb2.ListJobsResponse(jobs=[job]))
     server.plan("GetJob", operations_pb2.GetJobResponse(job=job))
@@ -478,7 +487,11 @@ def test_jobs_are_listed_shown_and_cancelled(facedex: Facedex, server: FakeServe
 
     assert "RUNNING" in facedex("jobs", "list").out
     assert facedex("jobs", "list", "--json").records[0]["progress"] == 0.4
-    assert "40%" in facedex("jobs", "show", "7").out
+    told = " ".join(facedex("jobs", "show", "7").out.split())
+    assert "RUNNING, abandoned" in told
+    assert "40% (4 of 10)" in told
+    assert "by desk:1234" in told
+    assert "enrolled: 3, refused: 1" in told
     assert facedex("jobs", "cancel", "7").code == 0
     assert [each.id for each in server.asked("CancelJob")] == [7]
 

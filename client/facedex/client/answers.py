@@ -244,6 +244,11 @@ def job(message: operations_pb2.Job) -> Job:
         result=json.loads(message.result) if message.result else None,
         error=message.error,
         create_time=message.create_time.ToDatetime(tzinfo=UTC),
+        owner=message.owner,
+        update_time=message.update_time.ToDatetime(tzinfo=UTC),
+        is_abandoned=message.is_abandoned,
+        item_count=message.item_count,
+        done_count=message.done_count,
     )
 
 

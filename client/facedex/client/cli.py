@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from facedex.client.cli_calibration import calibrate, jobs, threshold
+from facedex.client.cli_calibration import calibrate, threshold
 from facedex.client.cli_check import check
 from facedex.client.cli_enrol import enrol
 from facedex.client.cli_erasures import erasures, verify_erasure
 from facedex.client.cli_galleries import galleries
 from facedex.client.cli_identify import compare, detect, identify, verify
 from facedex.client.cli_identities import identities
+from facedex.client.cli_jobs import jobs
 from facedex.client.cli_output import details, print_json, print_table
 from facedex.client.cli_session import ExitCode, Json, Session, complain, connected, spoken
 from facedex.client.client import DEFAULT_TIMEOUT_SECONDS

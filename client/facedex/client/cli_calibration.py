@@ -1,4 +1,4 @@
-"""Commands about thresholds that state their error rate, and about jobs."""
+"""Commands about thresholds that state their error rate."""
 
 import time
 from typing import Annotated
@@ -8,16 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from facedex.client.calibration import ResolvedThreshold
-from facedex.client.cli_output import details, new_table, print_json, print_line, print_table
+from facedex.client.cli_output import details, print_json, print_line, print_table
 from facedex.client.cli_session import GalleryName, Json, connected
 from facedex.client.client import Client
 from facedex.client.jobs import Job, JobState
 
 POLL_SECONDS = 0.3
-JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Number of the job.")]
 Target = Annotated[float, typer.Option(min=0, max=1, help="Share of strangers that may be taken for somebody.")]
-
-jobs = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Long-running work of the server.")
 
 
 def calibrate(context: typer.Context, gallery: GalleryName, *, json: Json = False) -> None:
@@ -54,34 +51,6 @@ def threshold(
         _print_resolved(resolved)
 
 
-@jobs.command(name="list")
-def list_jobs(context: typer.Context, *, json: Json = False) -> None:
-    """List jobs, the newest first."""
-    table = new_table("job", "kind", "gallery", "state", "progress", "error", right=["job", "progress"])
-    with connected(context) as client:
-        for job in client.list_jobs():
-            if json:
-                print_json(job)
-            else:
-                table.add_row(str(job.id), job.kind, job.gallery, job.state, f"{job.progress:.0%}", job.error)
-    if not json:
-        print_table(table)
-
-
-@jobs.command()
-def show(context: typer.Context, job: JobNumber, *, json: Json = False) -> None:
-    """Show one job."""
-    with connected(context) as client:
-        _print_job(client.get_job(job), json=json)
-
-
-@jobs.command()
-def cancel(context: typer.Context, job: JobNumber, *, json: Json = False) -> None:
-    """Ask a job to stop."""
-    with connected(context) as client:
-        _print_job(client.cancel_job(job), json=json)
-
-
 def _waited_for(client: Client, job: Job) -> Job:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -105,17 +74,3 @@ def _print_resolved(resolved: ResolvedThreshold) -> None:
         lower, estimate, upper = resolved.fnir
         rows["FNIR"] = f"{lower:.2%} to {upper:.2%} (95 %), measured {estimate:.2%}"
     print_table(details(rows))
-
-
-def _print_job(job: Job, *, json: bool) -> None:
-    if json:
-        print_json(job)
-        return
-    rows: dict[str, object] = {
-        "job": job.id,
-        "kind": job.kind,
-        "gallery": job.gallery,
-        "state": job.state,
-        "progress": f"{job.progress:.0%}",
-    }
-    print_table(details(rows | ({"error": job.error} if job.error else {})))

@@ -24,9 +24,11 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Long-running work, which outlives a restart of the server.
+    """Long-running work, which outlives a restart of the server: of a server, or a bulk enrolment of `facedex-index`.
 
-    `progress` is 0 to 1. `result` is what came out, None until then; `error` says why it failed, for people.
+    `progress` is 0 to 1. `result` is what came out, None until then; `error` says why it failed, for people. `owner` is
+    the machine and number of the process that works on it, which last showed at `update_time` that it lives; where
+    `is_abandoned`, it is gone. Of the `item_count` items of a bulk enrolment, `done_count` are dealt with.
     """
 
     id: int
@@ -37,3 +39,8 @@ class Job:
     result: Mapping[str, object] | None
     error: str
     create_time: datetime
+    owner: str
+    update_time: datetime
+    is_abandoned: bool
+    item_count: int
+    done_count: int

@@ -22,6 +22,7 @@ from facedex.indexer import (
     enrol_cli,
     evaluation_cli,
     fsck_cli,
+    jobs_cli,
     migrate_cli,
     models_cli,
 )
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(models_cli.app, name="models")
 app.add_typer(migrate_cli.app, name="migrate")
+app.add_typer(jobs_cli.app, name="jobs")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
 doctor_cli.add_commands(app)
@@ -100,16 +102,26 @@ def rebuild(
     gallery: Annotated[str | None, typer.Option(help="Name of the gallery; all of them where none is named.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Builds the index anew from the database, here as a check and in every running server."""
+    """Builds the index anew from the database, here as a check and in every running server, which answers meanwhile.
+
+    Which codes the vectors get is measured anew, too.
+    """
     with _opened(context.obj) as galleries:
         names = [gallery] if gallery else list(galleries.store.revisions())
         rows = [_rebuilt(galleries.get(name)) for name in names]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("gallery", "templates", "revision", "seconds", title="Rebuilt from the database")
+    table = Table(
+        "gallery",
+        "templates",
+        "revision",
+        "seconds",
+        "how it is searched, and why so",
+        title="Rebuilt from the database",
+    )
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(str(row[name]) for name in ("gallery", "templates", "revision", "seconds", "reason")))
     Console().print(table)
 
 
@@ -202,11 +214,16 @@ def _counted_with_progress(done: Iterator[int], *, total: int) -> int:
 def _rebuilt(gallery: Gallery) -> dict[str, object]:
     started = time.perf_counter()
     revision = gallery.request_rebuild()
+    plan = gallery.search_plan
     return {
         "gallery": gallery.record.name,
         "templates": gallery.template_count,
         "revision": revision,
         "seconds": round(time.perf_counter() - started, 3),
+        "bits_per_component": plan.bits_per_component,
+        "operating_score": round(plan.operating_score, 6),
+        "share_compared_exactly": round(plan.share_looked_at, 6),
+        "reason": plan.reason,
     }
 
 

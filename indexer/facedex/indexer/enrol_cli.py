@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,10 +19,12 @@ from rich.text import Text
 
 from facedex.indexer.cli_session import INTERRUPTED, check_output, good_order, opened, say
 from facedex.indexer.enrolment import EnrolOutcome
-from facedex.indexer.errors import GalleryNotFound, InvalidArgument
+from facedex.indexer.errors import GalleryNotFound, InvalidArgument, JobTaken
 from facedex.indexer.jobs.bulk import BulkEnrolment, findings_of
+from facedex.indexer.jobs.compreface import DumpOptions
 from facedex.indexer.jobs.sources import bulk_source
 from facedex.indexer.policy import GalleryPolicy
+from facedex.indexer.store.records import JobState
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.workbench import available_cores
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.jobs.bulk import BulkOutcome
     from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource
-    from facedex.indexer.store.records import BulkFinding
+    from facedex.indexer.store.records import BulkFinding, JobRecord
+    from facedex.indexer.store.store import Store
 
 SHOWN = 100
 
@@ -48,7 +51,12 @@ class Located:
 
     @classmethod
     def of(cls, item: BulkItem, finding: BulkFinding) -> Located:
-        return cls(item.place, item.details.external_id, finding)
+        return cls(_writable(item.place), item.details.external_id, finding)
+
+
+def _writable(place: str) -> str:
+    """A file's name may be no text: then bytes are shown by their numbers."""
+    return place.encode("utf-8", "backslashreplace").decode()
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -56,18 +64,25 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(enrol)
 
 
-def enrol(
+def enrol(  # noqa: PLR0913  (a command has as many options as it has)
     context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
             help="A folder with a folder of photographs for each person, a tar of one, a CSV or Parquet list "
-            "(path, identity, attributes), or with --model vectors and identities in NPZ or Parquet."
+            "(path, identity, attributes), a plain pg_dump of CompreFace (.sql, .sql.gz), or with --model vectors: NPZ or "
+            "Parquet of vectors and identities, or such a dump."
         ),
     ],
     *,
     gallery: Annotated[str, typer.Option(help="Name of the gallery; it is created where there is none.")],
     model: Annotated[str | None, typer.Option(help="Digest or name of the model that made the vectors.")] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="Name or API key of the face collection in a dump of CompreFace.")
+    ] = None,
+    calculator: Annotated[
+        str | None, typer.Option(help="What --model is called in a dump of CompreFace; vectors of others are refused.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would happen, and enrol nobody.")] = False,
     report: Annotated[Path | None, typer.Option(help="CSV file for all refusals and warnings.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -76,7 +91,12 @@ def enrol(
     check_output("--report", report, kinds=(".csv",))
     with good_order(interrupted="stopped; run the same command again to go on"), opened(context.obj) as galleries:
         people = galleries.get(gallery) if dry_run else _gallery_or_new(galleries, gallery)
-        chosen = bulk_source(source, model_digest=_digest(people, model), max_image_bytes=ImageLimits().max_bytes)
+        chosen = bulk_source(
+            source,
+            model_digest=_digest(people, model),
+            max_image_bytes=ImageLimits().max_bytes,
+            dump=DumpOptions(collection, calculator),
+        )
         bulk = BulkEnrolment(galleries.store, galleries.enroller(people), workers=available_cores())
         summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)
     _write(report, summary.findings)
@@ -93,7 +113,11 @@ class Summary:
     done: int
     counts: dict[str, int]
     findings: list[Located]
-    is_rehearsal: bool = False
+    job: JobRecord | None = None
+
+    @property
+    def is_rehearsal(self) -> bool:
+        return self.job is None
 
 
 def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
@@ -122,20 +146,39 @@ def _digest(gallery: Gallery, model: str | None) -> str | None:
 def _enrolled(galleries: Galleries, bulk: BulkEnrolment, gallery: str, source: BulkSource) -> Summary:
     job = bulk.begin(gallery, source)
     total = int(job.arguments["items"])
-    if job.position:
-        say(f"going on behind {job.position} of {total}")
-    done = _with_progress(bulk.run(job, source), total=total, done=job.position)
+    going_on = f", going on behind {job.position} of {total}" if job.position else ""
+    say(f"this is job {job.id}{going_on}")
     store = galleries.store
-    counts = store.job(job.id).result or {}
-    findings = list(_located(source.items(), store.bulk_findings(job)))
-    return Summary(total, done, {each.value: counts.get(each.value, 0) for each in EnrolOutcome}, findings)
+    with suppress(JobTaken):
+        _with_progress(bulk.run(job, source), total=total, done=job.position)
+    ended = _own_end(store, job)
+    counts = ended.result or {}
+    findings = list(_located(source.items(), store.bulk_findings(ended)))
+    return Summary(
+        total, ended.position, {each.value: counts.get(each.value, 0) for each in EnrolOutcome}, findings, ended
+    )
+
+
+def _own_end(store: Store, job: JobRecord) -> JobRecord:
+    """The job as this process left it.
+
+    Raises:
+        JobTaken: another process has it now.
+
+    """
+    ended = store.job(job.id)
+    if ended.state is JobState.CANCELLED:
+        say(f"job {job.id} was cancelled; what is enrolled stays")
+    elif ended.owner not in {"", job.owner}:
+        raise JobTaken(job.id)
+    return ended
 
 
 def _rehearsed(bulk: BulkEnrolment, source: BulkSource) -> Summary:
     total = source.survey().count
     rehearsal = _Rehearsal()
     done = _with_progress(rehearsal.watched(bulk.rehearse(source)), total=total, done=0)
-    return Summary(total, done, rehearsal.counts, rehearsal.findings, is_rehearsal=True)
+    return Summary(total, done, rehearsal.counts, rehearsal.findings)
 
 
 class _Rehearsal:
@@ -209,6 +252,8 @@ def _print(summary: Summary, *, as_json: bool) -> None:
     warnings = [each for each in summary.findings if not each.finding.is_refusal]
     if as_json:
         document = {
+            "job": None if summary.job is None else summary.job.id,
+            "state": None if summary.job is None else summary.job.state.value,
             "items": summary.total,
             "done": summary.done,
             **summary.counts,

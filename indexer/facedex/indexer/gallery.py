@@ -31,6 +31,7 @@ from facedex.indexer.identification import (
 )
 from facedex.indexer.indexes import OpenedIndex
 from facedex.indexer.policy import GalleryPolicy, policy_from_json
+from facedex.indexer.rebuilds import Rebuilds
 from facedex.indexer.search.template_index import Scope
 from facedex.indexer.store.records import ChangeOp
 from facedex.indexer.store.store import EnrolmentEntry, no_mark
@@ -155,6 +156,7 @@ class Gallery:
         self._erased_revision = 0
         self._copies_since: datetime | None = None
         self._applying = threading.Lock()
+        self._rebuilds = Rebuilds(self._rebuild)
 
     @property
     def record(self) -> GalleryRecord:
@@ -222,7 +224,7 @@ class Gallery:
             if ChangeOp.POLICY in ops:
                 self._reload_policy()
             if ChangeOp.REBUILD in ops and is_loaded:
-                self._rebuild()
+                self._rebuilds.ask()
         if (
             self._successor is None and self._record.succession is not None
         ):  # it was under way before this process began
@@ -241,14 +243,39 @@ class Gallery:
             yield HeldGallery(self._index, self._revision, moment)
 
     def _rebuild(self) -> None:
-        """Builds a new index from the store while the old one answers, then swaps one reference."""
+        """Builds a new index from the store while the old one answers and follows the log, then swaps one reference."""
+        model = self._record.model
         index = self._indexes.empty(self._record)
-        for batch in self._store.changes(self._record.id, after=0):
-            _apply([each for each in batch if each.seq <= self._revision], index, self._record.model)
-        self._store.reached(Step.BEFORE_REBUILD_SWAP)
-        self._index = index
-        self._searchable = self._published()
-        self._store.reached(Step.AFTER_REBUILD_SWAP)
+        index.aim_at(self._lowest_score())
+        revision = self._replay(index, after=0)
+        index.settle()
+        # What changed meanwhile; the little that changes now has to wait for the swap.
+        revision = self._replay(index, after=revision)
+        with self._applying:
+            self._replay(index, after=revision)
+            if index.holds_codes_of_erased:
+                self._copies_since = self._copies_since or self._store.now()
+            if self._record.model != model:  # another index took its place meanwhile
+                return
+            self._store.reached(Step.BEFORE_REBUILD_SWAP)
+            self._index = index
+            self._searchable = self._published()
+            self._store.reached(Step.AFTER_REBUILD_SWAP)
+
+    def _replay(self, index: FastIndex, *, after: int) -> int:
+        """Applies what the index in use has above `after` to another one, and returns how far that one is then."""
+        until = self._revision
+        for batch in self._store.changes(self._record.id, after=after):
+            due = [each for each in batch if each.seq <= until]
+            _apply(due, index, self._record.model)
+            after = due[-1].seq if due else after
+            if len(due) < len(batch):
+                break
+        return after
+
+    def settle(self, *, checkpoint: Callable[[], None] = lambda: None) -> None:
+        """Returns when the rebuilds that were asked for are done. Raises what they failed with, and what `checkpoint` raises."""
+        self._rebuilds.settle(checkpoint=checkpoint)
 
     def _reload_model(self) -> None:
         """Takes over what the store says of models now, which may be more than the log has said so far."""
@@ -270,7 +297,21 @@ class Gallery:
         if successor is not None and successor.succession.model == self._record.model:
             self._index = successor.new
         else:
-            self._rebuild()
+            self._index = self._indexes.empty(self._record)
+            self._replay(self._index, after=0)
+
+    def _lowest_score(self) -> float:
+        """The lowest cosine of the index's model that bears on a decision."""
+        succession = self._record.succession
+        is_old = succession is not None and succession.is_in_force
+        thresholds = self._old_thresholds() if is_old else self._thresholds
+        return thresholds.point(self.template_count).lowest_score
+
+    def _aim(self) -> None:
+        """Lets the indexes choose their codes for the threshold in force."""
+        self._index.aim_at(self._lowest_score())
+        if self._successor is not None and self._successor.is_in_force:
+            self._successor.new.aim_at(self.operating_point().lowest_score)
 
     def _successor_indexes(self, record: GalleryRecord) -> SuccessionIndexes | None:
         """Built from the store, while what is there already answers."""
@@ -324,6 +365,7 @@ class Gallery:
         self._policy = policy_from_json(self._record.policy)
         self._thresholds = self._loaded_thresholds()
         self._watch = None
+        self._aim()
         self._searchable = self._published()
 
     def _loaded_thresholds(self) -> Thresholds:
@@ -373,9 +415,13 @@ class Gallery:
         return revision
 
     def request_rebuild(self) -> int:
-        """Asks every process that follows the log to build its index anew, and returns the number of the change."""
+        """Has every process that follows the log build its index anew, and returns the number of the change.
+
+        Returns when this process has done so. Raises what was in the way; the old index then goes on answering.
+        """
         revision = self._store.request_rebuild(self._record)
         self.catch_up()
+        self._rebuilds.finish()
         return revision
 
     # Changes

@@ -30,15 +30,15 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_UNSPECIFIED: _JobState.ValueType  # 0
     """Never sent."""
     JOB_STATE_WAITING: _JobState.ValueType  # 1
-    """Nobody works on it yet."""
+    """Nobody works on it now. A bulk enrolment that was interrupted waits for the same command."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
-    """A server works on it."""
+    """A process works on it: a server, or facedex-index."""
     JOB_STATE_DONE: _JobState.ValueType  # 3
     """It is done, and result says what came out."""
     JOB_STATE_FAILED: _JobState.ValueType  # 4
     """It could not be done, and error says why."""
     JOB_STATE_CANCELLED: _JobState.ValueType  # 5
-    """It was cancelled."""
+    """It was cancelled; what it had done until then stays."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     """What has become of a job."""
@@ -46,15 +46,15 @@ class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Never sent."""
 JOB_STATE_WAITING: JobState.ValueType  # 1
-"""Nobody works on it yet."""
+"""Nobody works on it now. A bulk enrolment that was interrupted waits for the same command."""
 JOB_STATE_RUNNING: JobState.ValueType  # 2
-"""A server works on it."""
+"""A process works on it: a server, or facedex-index."""
 JOB_STATE_DONE: JobState.ValueType  # 3
 """It is done, and result says what came out."""
 JOB_STATE_FAILED: JobState.ValueType  # 4
 """It could not be done, and error says why."""
 JOB_STATE_CANCELLED: JobState.ValueType  # 5
-"""It was cancelled."""
+"""It was cancelled; what it had done until then stays."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
 @_typing.final
@@ -71,10 +71,15 @@ class Job(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    IS_ABANDONED_FIELD_NUMBER: _builtins.int
+    ITEM_COUNT_FIELD_NUMBER: _builtins.int
+    DONE_COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Its number."""
     kind: _builtins.str
-    """What is done: calibrate."""
+    """What is done: calibrate; or enrol, a bulk enrolment by facedex-index."""
     gallery: _builtins.str
     """For which gallery."""
     state: Global___JobState.ValueType
@@ -82,12 +87,26 @@ class Job(_message.Message):
     progress: _builtins.float
     """How far it is, 0 to 1."""
     result: _builtins.str
-    """What came out of it, as JSON; empty until it is done."""
+    """What came out of it, as JSON; empty until it is done. Of a bulk enrolment, counts by outcome so far."""
     error: _builtins.str
     """Why it failed, for people."""
+    owner: _builtins.str
+    """Machine and number of the process that works on it, or worked on it last; empty where nobody has it."""
+    is_abandoned: _builtins.bool
+    """Whether it is RUNNING and its process is gone. A bulk enrolment then waits for the same command; other work is taken
+    up by a server.
+    """
+    item_count: _builtins.int
+    """Of a bulk enrolment: how many items it has."""
+    done_count: _builtins.int
+    """Of a bulk enrolment: how many of them are dealt with."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When that process last showed that it lives."""
 
     def __init__(
         self,
@@ -100,10 +119,15 @@ class Job(_message.Message):
         result: _builtins.str = ...,
         error: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        owner: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        is_abandoned: _builtins.bool = ...,
+        item_count: _builtins.int = ...,
+        done_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "gallery", b"gallery", "id", b"id", "kind", b"kind", "progress", b"progress", "result", b"result", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "done_count", b"done_count", "error", b"error", "gallery", b"gallery", "id", b"id", "is_abandoned", b"is_abandoned", "item_count", b"item_count", "kind", b"kind", "owner", b"owner", "progress", b"progress", "result", b"result", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,7 +428,7 @@ class IndexInfo(_message.Message):
     bits_per_component: _builtins.float
     """Bits of code a component of a vector; 0 where every template is compared exactly."""
     operating_score: _builtins.float
-    """The cosine that the codes were chosen for."""
+    """The cosine that codes are chosen for."""
     share_compared_exactly: _builtins.float
     """Share of the templates that a search at that cosine compares exactly, after the scan."""
     reason: _builtins.str

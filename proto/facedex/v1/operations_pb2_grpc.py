@@ -89,7 +89,8 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Asks a job to stop; one that is done stays done.
+        """Asks a job to stop; one that is done stays done. It stops within a second or two, and what it has done stays.
+        One that nobody works on is cancelled at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

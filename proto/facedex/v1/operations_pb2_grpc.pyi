@@ -41,7 +41,9 @@ class OperationsServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListJobsRequest, _operations_pb2.ListJobsResponse]
     """Lists jobs, the newest first."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_operations_pb2.CancelJobRequest, _operations_pb2.CancelJobResponse]
-    """Asks a job to stop; one that is done stays done."""
+    """Asks a job to stop; one that is done stays done. It stops within a second or two, and what it has done stays.
+    One that nobody works on is cancelled at once.
+    """
     CheckConsistency: _grpc.UnaryUnaryMultiCallable[_consistency_pb2.CheckConsistencyRequest, _consistency_pb2.CheckConsistencyResponse]
     """Compares a gallery's rows, log and digest with each other and with the index in this server's memory.
     RESOURCE_EXHAUSTED where another examination is under way.
@@ -59,7 +61,9 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListJobsRequest, _operations_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, the newest first."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_operations_pb2.CancelJobRequest, _operations_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Asks a job to stop; one that is done stays done."""
+    """Asks a job to stop; one that is done stays done. It stops within a second or two, and what it has done stays.
+    One that nobody works on is cancelled at once.
+    """
     CheckConsistency: _aio.UnaryUnaryMultiCallable[_consistency_pb2.CheckConsistencyRequest, _consistency_pb2.CheckConsistencyResponse]  # type: ignore[assignment]
     """Compares a gallery's rows, log and digest with each other and with the index in this server's memory.
     RESOURCE_EXHAUSTED where another examination is under way.
@@ -98,7 +102,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.CancelJobResponse, _abc.Awaitable[_operations_pb2.CancelJobResponse]]:
-        """Asks a job to stop; one that is done stays done."""
+        """Asks a job to stop; one that is done stays done. It stops within a second or two, and what it has done stays.
+        One that nobody works on is cancelled at once.
+        """
 
     @_abc_1.abstractmethod
     def CheckConsistency(

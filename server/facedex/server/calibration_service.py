@@ -28,7 +28,8 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):
         self, request: calibration_pb2.CalibrateRequest, context: grpc.ServicerContext
     ) -> calibration_pb2.CalibrateResponse:
         name = self._galleries.get(request.gallery).record.name
-        return calibration_pb2.CalibrateResponse(job=wire_job(self._galleries.store.create_job(CALIBRATE, name, {})))
+        store = self._galleries.store
+        return calibration_pb2.CalibrateResponse(job=wire_job(store.create_job(CALIBRATE, name, {}), now=store.now()))
 
     def GetCertificate(
         self, request: calibration_pb2.GetCertificateRequest, context: grpc.ServicerContext

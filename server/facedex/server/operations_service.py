@@ -5,6 +5,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from facedex.indexer.consistency.check import check_gallery
+from facedex.indexer.jobs.cancelling import cancel, is_abandoned
+from facedex.indexer.jobs.owner import place_of
 from facedex.indexer.store.records import JobRecord, JobState
 from facedex.server.admission import Admission
 from facedex.server.call import checkpoint_of
@@ -15,6 +17,8 @@ from facedex.server.translate import wire_time
 from facedex.v1 import consistency_pb2, operations_pb2, operations_pb2_grpc
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import grpc
 
     from facedex.indexer.galleries import Galleries
@@ -59,7 +63,7 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
     def GetJob(
         self, request: operations_pb2.GetJobRequest, context: grpc.ServicerContext
     ) -> operations_pb2.GetJobResponse:
-        return operations_pb2.GetJobResponse(job=wire_job(self._galleries.store.job(request.id)))
+        return operations_pb2.GetJobResponse(job=self._wire_job(self._galleries.store.job(request.id)))
 
     def ListJobs(
         self, request: operations_pb2.ListJobsRequest, context: grpc.ServicerContext
@@ -68,12 +72,15 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
         before = number_before(request.page_token)
         jobs = self._galleries.store.jobs(before=before, limit=size)
         more = token_after(str(jobs[-1].id)) if len(jobs) == size else ""
-        return operations_pb2.ListJobsResponse(jobs=[wire_job(each) for each in jobs], next_page_token=more)
+        return operations_pb2.ListJobsResponse(jobs=[self._wire_job(each) for each in jobs], next_page_token=more)
 
     def CancelJob(
         self, request: operations_pb2.CancelJobRequest, context: grpc.ServicerContext
     ) -> operations_pb2.CancelJobResponse:
-        return operations_pb2.CancelJobResponse(job=wire_job(self._galleries.store.cancel_job(request.id)))
+        return operations_pb2.CancelJobResponse(job=self._wire_job(cancel(self._galleries.store, request.id)))
+
+    def _wire_job(self, job: JobRecord) -> operations_pb2.Job:
+        return wire_job(job, now=self._galleries.store.now())
 
     def CheckConsistency(
         self, request: consistency_pb2.CheckConsistencyRequest, context: grpc.ServicerContext
@@ -83,7 +90,7 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
             return wire_report(check_gallery(gallery, checkpoint=checkpoint_of(context)))
 
 
-def wire_job(job: JobRecord) -> operations_pb2.Job:
+def wire_job(job: JobRecord, *, now: datetime) -> operations_pb2.Job:
     return operations_pb2.Job(
         id=job.id,
         kind=job.kind,
@@ -93,6 +100,11 @@ def wire_job(job: JobRecord) -> operations_pb2.Job:
         result="" if job.result is None else json.dumps(job.result),
         error=job.error,
         create_time=wire_time(job.created_at),
+        owner=place_of(job.owner),
+        update_time=wire_time(job.heartbeat_at),
+        is_abandoned=is_abandoned(job, now),
+        item_count=job.item_count,
+        done_count=job.position,
     )
 
 

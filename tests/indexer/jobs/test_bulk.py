@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from tests.indexer.conftest import House
 from tests.indexer.doubles import MODEL, Person, person_vector, photograph
+from tests.waiting import wait_until
 
 from facedex.indexer.enrolment import EnrolOutcome, EnrolReason
 from facedex.indexer.errors import InvalidArgument, JobTaken, StoreUnavailable
 from facedex.indexer.jobs import bulk as bulk_module
-from facedex.indexer.jobs import resuming
+from facedex.indexer.jobs import cancelling
 from facedex.indexer.jobs.bulk import GROUP_ITEMS, BulkEnrolment, BulkOutcome
 from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource, Survey
 from facedex.indexer.jobs.owner import is_gone, this_process
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 MODEL_DIGEST = MODEL.digest
 MANY = 3 * GROUP_ITEMS + 5
+WAIT_SECONDS = 60
 
 
 class Photographs:
@@ -175,7 +179,7 @@ def test_a_job_of_a_process_that_died_is_gone_on_with_at_once(house: House, monk
     def is_dead(owner: str) -> bool:
         return owner == first.owner
 
-    monkeypatch.setattr(resuming, "is_gone", is_dead)
+    monkeypatch.setattr(cancelling, "is_gone", is_dead)
     assert bulk_of(house).begin("staff", crowd(5)).id == first.id
 
 
@@ -185,7 +189,8 @@ def test_a_job_whose_owner_is_silent_is_gone_on_with(house: House) -> None:
     assert bulk_of(house).begin("staff", crowd(5)).id == first.id
 
 
-def test_who_lost_a_job_writes_nothing_any_more(house: House) -> None:
+def test_who_lost_a_job_writes_nothing_any_more(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_module, "LOOK_SECONDS", 3_600)  # as if this process had been put to sleep
     source = crowd(MANY)
     bulk = bulk_of(house)
     first = bulk.begin("staff", source)
@@ -211,6 +216,67 @@ def test_a_cancelled_enrolment_stops_with_what_it_has(house: House) -> None:
     ended = house.store.job(job.id)
     assert (ended.state, ended.position) == (JobState.CANCELLED, GROUP_ITEMS)
     assert ended.result == {"enrolled": GROUP_ITEMS, "already_enrolled": 0, "refused": 0}
+
+
+class Slow(Photographs):
+    """Photographs of which the last one of the first group takes for ever, until somebody lets it go."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        super().__init__(contents)
+        self.is_waiting, self.may_go_on = threading.Event(), threading.Event()
+
+    def _read(self, place: str) -> bytes:
+        if place == f"p{GROUP_ITEMS - 1}/1":
+            self.is_waiting.set()
+            assert self.may_go_on.wait(WAIT_SECONDS)
+        return super()._read(place)
+
+
+def test_a_cancellation_is_noticed_while_a_group_is_looked_at(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_module, "LOOK_SECONDS", 0.02)
+    source = Slow(crowd(MANY).contents)
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(enrol, house, source)
+        assert source.is_waiting.wait(WAIT_SECONDS)
+        (job,) = house.store.jobs()
+        cancelling.cancel(house.store, job.id)
+        wait_until(lambda: "watch" not in {each.name for each in threading.enumerate()})
+        source.may_go_on.set()
+        with pytest.raises(JobTaken):
+            ended.result(WAIT_SECONDS)
+    assert (house.store.job(job.id).state, house.store.job(job.id).position) == (JobState.CANCELLED, 0)
+    assert len(source.read) < MANY
+    assert names(house) == []
+
+
+def test_a_process_shows_that_it_lives_while_a_group_is_looked_at(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_module, "LOOK_SECONDS", 0.02)
+    source = Slow(crowd(MANY).contents)
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(enrol, house, source)
+        assert source.is_waiting.wait(WAIT_SECONDS)
+        house.clock.advance(seconds=SILENCE.total_seconds() + 1)
+        (job,) = house.store.jobs()
+        wait_until(lambda: house.store.job(job.id).heartbeat_at == house.clock.now)
+        assert not cancelling.is_abandoned(house.store.job(job.id), house.clock.now)
+        source.may_go_on.set()
+        assert ended.result(WAIT_SECONDS)[0].state is JobState.DONE
+
+
+def test_a_job_that_nobody_works_on_is_cancelled_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = enrol_groups(house, crowd(MANY), 1)
+    assert cancelling.cancel(house.store, waiting.id).state is JobState.CANCELLED
+    lost = bulk_of(house).begin("staff", crowd(5))
+    assert cancelling.cancel(house.store, lost.id).state is JobState.RUNNING  # its process is asked to stop
+
+    def is_dead(owner: str) -> bool:
+        return owner == lost.owner
+
+    monkeypatch.setattr(cancelling, "is_gone", is_dead)
+    assert cancelling.cancel(house.store, lost.id).state is JobState.CANCELLED
+    assert enrol(house, crowd(5))[0].id != lost.id
 
 
 def test_no_server_takes_a_bulk_enrolment_up(house: House) -> None:

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 
 
 def check_gallery(gallery: Gallery, *, checkpoint: Callable[[], None] = lambda: None) -> Report:
-    """The store, and the live index against it. Searches and changes go on; `checkpoint` may raise, to stop it."""
+    """The store, and the live index against it. Searches and changes go on; `checkpoint` may raise, to stop it.
+
+    A rebuild that is under way is waited for: it may be about to mend what would be found.
+    """
     started = time.perf_counter()
+    gallery.catch_up()
+    gallery.settle(checkpoint=checkpoint)
     report = Report(gallery.record.name)
     _check_store(gallery.store, gallery.record, report)
     checkpoint()
@@ -82,6 +87,7 @@ class DataFolderCheck:
         try:
             gallery = Gallery(record, store=self._store, indexes=indexes)
             gallery.catch_up()
+            gallery.settle()
         except (ValueError, SealBroken) as error:  # vectors of several lengths, a change of no kind that there is
             yield Finding(Fault.INDEX_UNBUILDABLE, f"building it failed with {type(error).__name__}")
         else:

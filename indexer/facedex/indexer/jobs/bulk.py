@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from facedex.indexer.enroller import PreparedRequest
+from facedex.indexer.enroller import PreparedRequest, no_checkpoint
 from facedex.indexer.enrolment import Enrol, EnrolOutcome, EnrolReason, EnrolResult, Finding, VectorItem
-from facedex.indexer.errors import InvalidArgument, StoreUnavailable
+from facedex.indexer.errors import InvalidArgument, JobTaken, StoreUnavailable
+from facedex.indexer.jobs.bulk_item import ItemRefused
 from facedex.indexer.jobs.resuming import ended_in_order, resumed_or_begun
-from facedex.indexer.store.records import BulkFinding, LedgerMark
+from facedex.indexer.jobs.runner import HEARTBEAT_SECONDS
+from facedex.indexer.store.records import BulkFinding, JobState, LedgerMark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -29,6 +32,8 @@ GROUP_ITEMS = 32
 # Groups that are looked at ahead of the one that is written.
 GROUPS_AHEAD = 3
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+# How soon a cancelled enrolment notices it.
+LOOK_SECONDS = 0.3
 
 
 Outcome = TypeVar("Outcome")
@@ -85,14 +90,15 @@ class BulkEnrolment:
         ledger = _Ledger(self._store, job)
         with (
             ended_in_order(self._store, job, lambda: ledger.counts),
-            closing(self._prepared(source.items(), skipped=job.position)) as groups,
+            _Watch(self._store, job) as watch,
+            closing(self._prepared(source.items(), skipped=job.position, checkpoint=watch.checkpoint)) as groups,
         ):
             for group in groups:
                 yield self._enrolled(group, ledger)
 
     def rehearse(self, source: BulkSource) -> Generator[list[BulkOutcome]]:
         """What would become of each item, as far as that can be told without enrolling the others."""
-        with closing(self._prepared(source.items(), skipped=0)) as groups:
+        with closing(self._prepared(source.items(), skipped=0, checkpoint=no_checkpoint)) as groups:
             for group in groups:
                 results = iter(
                     self._enroller.rehearse([each for _, each in group if isinstance(each, PreparedRequest)])
@@ -104,33 +110,34 @@ class BulkEnrolment:
     # Looking
 
     def _prepared(
-        self, items: Iterator[BulkItem], *, skipped: int
+        self, items: Iterator[BulkItem], *, skipped: int, checkpoint: Callable[[], None]
     ) -> Generator[list[tuple[BulkItem, PreparedRequest | EnrolResult]]]:
-        """Groups in order, looked at ahead."""
-        rest = islice(items, skipped, None)
+        """Groups in order, looked at ahead. Raises what `checkpoint` raises."""
+        rest = islice(_interruptible(items, checkpoint), skipped, None)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="enrol") as pool:
             ahead: deque[tuple[BulkItem, Future[PreparedRequest | EnrolResult]]] = deque()
             try:
                 while True:
                     wanted = GROUP_ITEMS * (1 + GROUPS_AHEAD) - len(ahead)
-                    ahead.extend((item, pool.submit(self._look, item)) for item in islice(rest, wanted))
+                    ahead.extend((item, pool.submit(self._look, item, checkpoint)) for item in islice(rest, wanted))
                     if not ahead:
                         return
                     group = [ahead.popleft() for _ in range(min(GROUP_ITEMS, len(ahead)))]
-                    yield [(item, future.result()) for item, future in group]
+                    yield [(item, _awaited(future, checkpoint)) for item, future in group]
             finally:
                 for _, future in ahead:
                     future.cancel()
 
-    def _look(self, item: BulkItem) -> PreparedRequest | EnrolResult:
+    def _look(self, item: BulkItem, checkpoint: Callable[[], None]) -> PreparedRequest | EnrolResult:
         try:
             content = item.read()
         except OSError as error:
             return _refused(EnrolReason.IMAGE_UNREADABLE, f"the file cannot be read: {error.strerror}")
-        except InvalidArgument as error:
-            return _refused(EnrolReason.IMAGE_UNREADABLE, str(error))
+        except ItemRefused as refusal:
+            return _refused(refusal.why, refusal.problem)
         try:
-            return _patiently(lambda: self._enroller.prepare(Enrol(item.details, (content,))))
+            request = Enrol(item.details, (content,))
+            return _patiently(lambda: self._enroller.prepare(request, checkpoint=checkpoint))
         except InvalidArgument as error:
             kind = EnrolReason.VECTOR_INVALID if isinstance(content, VectorItem) else EnrolReason.IMAGE_UNREADABLE
             return _refused(kind, str(error))
@@ -189,6 +196,59 @@ class _Ledger:
             each.value: self.counts[each.value] + sum(result.outcome is each for result in results)
             for each in EnrolOutcome
         }
+
+
+class _Watch:
+    """Looks at a job's row while its items are worked on: shows that its process lives, and notices when it is to stop.
+
+    Without it, a group of large photographs would be looked at to its end before anybody learnt of a cancellation.
+    """
+
+    def __init__(self, store: Store, job: JobRecord) -> None:
+        self._store = store
+        self._job = job
+        self._is_lost = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def checkpoint(self) -> None:
+        """Raises JobTaken where the job was cancelled, or is another process's."""
+        if self._is_lost:
+            raise JobTaken(self._job.id)
+
+    def _run(self) -> None:
+        while not (self._is_lost or self._ended.wait(LOOK_SECONDS)):
+            with suppress(StoreUnavailable):
+                self._is_lost = not self._goes_on()
+
+    def _goes_on(self) -> bool:
+        job = self._store.job(self._job.id)
+        if job.cancel_requested or (job.state, job.owner) != (JobState.RUNNING, self._job.owner):
+            return False
+        # Each group that is written is a sign of life too.
+        is_silent = (self._store.now() - job.heartbeat_at).total_seconds() >= HEARTBEAT_SECONDS
+        return self._store.report_progress(job, job.progress) if is_silent else True
+
+
+def _interruptible(items: Iterator[BulkItem], checkpoint: Callable[[], None]) -> Iterator[BulkItem]:
+    """The same items; passing over those that are done may take long, too."""
+    for item in items:
+        checkpoint()
+        yield item
+
+
+def _awaited(future: Future[Outcome], checkpoint: Callable[[], None]) -> Outcome:
+    while not wait([future], timeout=LOOK_SECONDS).done:
+        checkpoint()
+    return future.result()
 
 
 def _refused(reason: EnrolReason, message: str) -> EnrolResult:

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from facedex.indexer.enrolment import EnrolItem
+    from facedex.indexer.enrolment import EnrolItem, EnrolReason
     from facedex.indexer.store.records import IdentityDetails
+
+
+class ItemRefused(InvalidArgument):
+    """An item cannot be had, and `why` says so in the words of a report."""
+
+    def __init__(self, why: EnrolReason, problem: str) -> None:
+        super().__init__("item", problem)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +30,7 @@ class BulkItem:
     """A photograph or vector, and whom it shows.
 
     place: what a report calls it, a path or the number of a row; no two of a source have the same.
-    read: gives the photograph's bytes, or the vector. Raises OSError or InvalidArgument where that cannot be had.
+    read: gives the photograph's bytes, or the vector. Raises OSError or ItemRefused where that cannot be had.
     """
 
     place: str

@@ -12,6 +12,11 @@ def this_process() -> str:
     return f"{_machine()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
+def place_of(owner: str) -> str:
+    """Machine and number, for people."""
+    return owner.rpartition(":")[0]
+
+
 def is_gone(owner: str) -> bool:
     """Whether the process that a job names was on this machine and is no more."""
     machine, _, rest = owner.partition(":")

@@ -43,5 +43,10 @@ def _opened(file: Path) -> Generator[Any]:
     try:
         with parquet.ParquetFile(file) as opened:
             yield opened
-    except (arrow.ArrowException, OSError):
+    except (
+        arrow.ArrowException,
+        OSError,
+        ValueError,
+        OverflowError,
+    ):  # texts that are none, moments that no calendar has
         raise InvalidArgument(str(file), "is no Parquet file that can be read") from None

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from facedex.indexer.enrolment import EnrolReason
 from facedex.indexer.errors import InvalidArgument
-from facedex.indexer.jobs.bulk_item import BulkItem, Survey, details_at
+from facedex.indexer.jobs.bulk_item import BulkItem, ItemRefused, Survey, details_at
 from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES, photographs_of
 from facedex.indexer.jobs.parquet_rows import parquet_rows
 from facedex.indexer.store.records import IdentityDetails
@@ -21,6 +22,10 @@ from facedex.indexer.store.records import IdentityDetails
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
+# What a file that is no tar, or a damaged one, makes its reader raise.
+DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
+# A member that claims more is none: the reader would look for its end for ever.
+MOST_MEMBER_BYTES = 2**36
 PATH, IDENTITY, DISPLAY_NAME, CONSENT = "path", "identity", "display_name", "consent_reference"
 
 
@@ -57,6 +62,8 @@ class ListSource:
         for number, row in enumerate(self._rows(), start=1):
             if not row.get(PATH) or not row.get(IDENTITY):
                 raise InvalidArgument(str(self.file), f"row {number} has no {PATH} or no {IDENTITY}")
+            if "\0" in row[PATH]:
+                raise InvalidArgument(str(self.file), f"row {number} has a {PATH} that no file can have")
             path = self.file.parent / row[PATH]
             details = details_at(f"{self.file}, row {number}", _details(row))
             yield BulkItem(f"{path} (row {number})", details, path.read_bytes)
@@ -95,7 +102,10 @@ class TarSource:
 
     def _next(self, members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
         with _readable(self.file):
-            return next(members, None)
+            member = next(members, None)
+            if member is not None and not 0 <= member.size <= MOST_MEMBER_BYTES:
+                raise tarfile.ReadError
+            return member
 
     def _content(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
         if member.size > self.max_image_bytes:
@@ -109,18 +119,18 @@ class TarSource:
 def _readable(tar: Path) -> Generator[None]:
     try:
         yield
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError):
+    except DAMAGED:
         raise InvalidArgument(str(tar), "is damaged: it cannot be read to its end") from None
 
 
 def _too_large(size: int, limit: int) -> bytes:
-    raise InvalidArgument("photograph", f"has {size} bytes, {limit} are the most")
+    raise ItemRefused(EnrolReason.IMAGE_UNREADABLE, f"the photograph has {size} bytes, {limit} are the most")
 
 
 def _opened_tar(file: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(file, "r|*")  # closed by the caller's `with`
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except DAMAGED as error:
         raise InvalidArgument(str(file), f"is no tar that can be read: {error}") from None
 
 

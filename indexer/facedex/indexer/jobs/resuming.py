@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.errors import CallerError, JobTaken, StoreUnavailable
-from facedex.indexer.jobs.owner import is_gone, this_process
-from facedex.indexer.jobs.runner import SILENCE
+from facedex.indexer.jobs.cancelling import is_abandoned
+from facedex.indexer.jobs.owner import this_process
 from facedex.indexer.store.records import JobState
 
 if TYPE_CHECKING:
@@ -25,13 +25,9 @@ def resumed_or_begun(store: Store, gallery: str, arguments: dict[str, Any]) -> J
 
     """
     known = store.unfinished_bulk(gallery, arguments)
-    if known is not None and known.state is JobState.RUNNING and not _is_abandoned(store, known):
+    if known is not None and known.state is JobState.RUNNING and not is_abandoned(known, store.now()):
         raise JobTaken(known.id)
     return store.begin_bulk(gallery, arguments, this_process(), known=known)
-
-
-def _is_abandoned(store: Store, job: JobRecord) -> bool:
-    return is_gone(job.owner) or store.now() - job.heartbeat_at > SILENCE
 
 
 @contextmanager

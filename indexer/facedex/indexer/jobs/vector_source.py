@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import lzma
+import math
 import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from tokenize import TokenError
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from facedex.indexer.enrolment import VectorItem
+from facedex.indexer.enrolment import EnrolReason, VectorItem
 from facedex.indexer.errors import InvalidArgument
-from facedex.indexer.jobs.bulk_item import BulkItem, Survey, details_at
+from facedex.indexer.jobs.bulk_item import BulkItem, ItemRefused, Survey, details_at
 from facedex.indexer.jobs.parquet_rows import parquet_rows
 from facedex.indexer.store.records import IdentityDetails
 
@@ -25,6 +28,22 @@ if TYPE_CHECKING:
 
 VECTORS, IDENTITIES = "vectors", "identities"
 ROWS_AT_ONCE = 1_024
+# More than any model makes; a file may claim anything.
+MOST_ROW_BYTES = 2**17
+# What a file that is no NPZ, or a damaged or encrypted one, makes its readers raise.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+    TypeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +70,12 @@ class VectorSource:
         try:
             return VectorItem(np.asarray(vector, np.float32), self.model_digest)
         except (TypeError, ValueError):
-            raise InvalidArgument("vectors", "holds something that is no list of numbers") from None
+            raise ItemRefused(EnrolReason.VECTOR_INVALID, "it is no list of numbers") from None
 
     def _identities(self) -> Iterator[object]:
         if self._is_npz:
             with _opened_npz(self.file) as arrays:
-                for part in arrays[IDENTITIES].parts():
+                for part in _checked(arrays, self.file)[IDENTITIES].parts():
                     yield from part.tolist()
             return
         needed = (VECTORS, IDENTITIES)
@@ -75,11 +94,7 @@ class VectorSource:
 
     def _npz_rows(self) -> Iterator[tuple[object, object]]:
         with _opened_npz(self.file) as arrays:
-            vectors, identities = arrays[VECTORS], arrays[IDENTITIES]
-            if vectors.length != identities.length or len(vectors.shape) != 2:
-                raise InvalidArgument(
-                    str(self.file), f"{VECTORS} has shape {vectors.shape}, {IDENTITIES} has {identities.shape}"
-                )
+            vectors, identities = arrays[VECTORS], _checked(arrays, self.file)[IDENTITIES]
             for some_vectors, some_identities in zip(vectors.parts(), identities.parts(), strict=True):
                 yield from zip(some_identities.tolist(), some_vectors, strict=True)
 
@@ -95,20 +110,31 @@ class _Array:
         self.shape, fortran, self._dtype = read(file)
         if fortran or self._dtype.hasobject or not self.shape:
             raise InvalidArgument(str(path), "holds an array that cannot be read a row at a time: save plain arrays")
+        self._row_bytes = self._dtype.itemsize * math.prod(self.shape[1:])
+        if not 0 < self._row_bytes <= MOST_ROW_BYTES:
+            raise InvalidArgument(
+                str(path), f"has rows of {self._row_bytes} bytes; from 1 to {MOST_ROW_BYTES} are read"
+            )
 
     @property
     def length(self) -> int:
         return int(self.shape[0])
 
     def parts(self) -> Iterator[NDArray[Any]]:
-        row = self.shape[1:]
-        row_bytes = self._dtype.itemsize * int(np.prod(row))
         for start in range(0, self.length, ROWS_AT_ONCE):
             count = min(ROWS_AT_ONCE, self.length - start)
-            content = self._file.read(count * row_bytes)
-            if len(content) < count * row_bytes:
+            content = self._file.read(count * self._row_bytes)
+            if len(content) < count * self._row_bytes:
                 raise InvalidArgument(str(self._path), "is damaged: an array ends early")
-            yield np.frombuffer(content, self._dtype).reshape(count, *row)
+            yield np.frombuffer(content, self._dtype).reshape(count, *self.shape[1:])
+
+
+def _checked(arrays: dict[str, _Array], path: Path) -> dict[str, _Array]:
+    """The arrays, if each vector has one identity."""
+    vectors, identities = arrays[VECTORS].shape, arrays[IDENTITIES].shape
+    if len(vectors) != 2 or identities != vectors[:1]:
+        raise InvalidArgument(str(path), f"{VECTORS} has shape {vectors}, {IDENTITIES} has {identities}")
+    return arrays
 
 
 @contextmanager
@@ -122,5 +148,5 @@ def _opened_npz(path: Path) -> Generator[dict[str, _Array]]:
             yield {VECTORS: _Array(vectors, path), IDENTITIES: _Array(identities, path)}
     except KeyError:
         raise InvalidArgument(str(path), f"has no array {VECTORS}, or none {IDENTITIES}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError):
+    except UNREADABLE:
         raise InvalidArgument(str(path), "is no NPZ file of plain arrays") from None

@@ -53,6 +53,9 @@ class FastSettings:
     """A segment of fewer rows, which much erasing may leave, gets no codes: they say too little of how codes fit."""
     segment_rows: int = 262_144
     """Segments are merged up to this size."""
+    measured_rows: int = 131_072
+    """A segment of so many rows is measured itself, in less time than encoding it takes; smaller ones share a measurement, for
+    twice as many rows."""
     dead_share: float = 0.15
     """A segment of which more is erased is written anew."""
     code_rates: tuple[int, ...] = (FULL_RATE, HALF_RATE)
@@ -96,6 +99,7 @@ class FastIndex:
         self._digest = EMPTY
         self._choice: CodeChoice | None = None
         self._chosen_for_rows = 0
+        self._encoded_since = 0
         self._changing = threading.RLock()
         self._sealing = threading.Lock()
         self._sealer: threading.Thread | None = None
@@ -118,8 +122,21 @@ class FastIndex:
 
     @property
     def choice(self) -> CodeChoice:
-        """The codes that new segments get, and why."""
-        return self._choice or CodeChoice(None, None, self._operating_score)
+        """The codes of the largest segment, and why it has them."""
+        segments = self._segments
+        return self._choice_of(max(segments, key=len)) if segments else self._no_codes()
+
+    @property
+    def operating_score(self) -> float:
+        """The cosine that codes are chosen for."""
+        return self._operating_score
+
+    def aim_at(self, operating_score: float) -> None:
+        """Codes are chosen for this cosine from now on; segments that are there keep theirs until they are written anew."""
+        with self._changing:
+            if operating_score != self._operating_score:
+                self._operating_score = operating_score
+                self._choice = None
 
     def restore(self, snapshot: Snapshot) -> None:
         """Makes this index, while it is empty, what it was when the snapshot was taken."""
@@ -128,7 +145,7 @@ class FastIndex:
         self._count = sum(segment.live_count for segment in segments)
         self._highest = max((int(each.rows.template_ids.max(initial=0)) for each in segments), default=0)
         if segments:
-            self._choice = self._choice_of(max(segments, key=len))
+            self._choice = self.choice
             self._chosen_for_rows = max(len(segment) for segment in segments)
         for rows in loose:
             self.add(rows.template_ids.tolist(), rows.identity_ids.tolist(), rows.vectors.astype(np.float32))
@@ -275,9 +292,19 @@ class FastIndex:
             while (pair := self._mergeable()) is not None:
                 self._replace(list(pair))
 
+    def settle(self) -> None:
+        """Returns when everything that is due is sealed, merged and rewritten."""
+        while self._is_due():
+            self.seal()
+
     def holds(self, template_id: int) -> bool:
         """Whether a search may return the template."""
         return self._find(template_id) is not None
+
+    @property
+    def holds_codes_of_erased(self) -> bool:
+        """Whether `forget_erased` would have something to do."""
+        return any(_has_dead_codes(each) for each in self._segments)
 
     def forget_erased(self) -> None:
         """Writes the segments anew in which erased rows still have their codes, while searches go on."""
@@ -319,22 +346,33 @@ class FastIndex:
     def _encoded(self, rows: Rows) -> Segment:
         if len(rows) < self._settings.coded_rows:
             return Segment(rows, None)
-        # Measured again whenever the gallery's segments have grown to twice the size.
-        if self._choice is None or len(rows) >= 2 * self._chosen_for_rows:
-            self._choice = chosen_codes(rows.vectors, self._codebooks(), operating_score=self._operating_score)
-            self._chosen_for_rows = len(rows)
-        choice = self._choice
+        choice = self._choice_for(rows)
+        self._encoded_since += len(rows)
         if choice.codebook is None or choice.fit is None:
             return Segment(rows, None)
         return Segment(rows, Codes.made(rows.vectors, choice.codebook, choice.fit))
+
+    def _choice_for(self, rows: Rows) -> CodeChoice:
+        """The last choice, measured anew on these rows where it may no longer hold for them."""
+        # A choice that was right for the first people enrolled may be wrong for those who came later, so it never lasts.
+        choice = self._choice
+        has_grown = len(rows) >= min(2 * self._chosen_for_rows, self._settings.measured_rows)
+        if choice is None or has_grown or self._encoded_since >= 2 * self._settings.measured_rows:
+            choice = chosen_codes(rows.vectors, self._codebooks(), operating_score=self._operating_score)
+            self._choice, self._encoded_since = choice, 0
+            self._chosen_for_rows = max(self._chosen_for_rows, len(rows))
+        return choice
 
     def _choice_of(self, segment: Segment) -> CodeChoice:
         """What was chosen when this segment was made."""
         codes = segment.codes
         if codes is None:
-            return CodeChoice(None, None, self._operating_score)
+            return self._no_codes()
         books = {book.code_bytes: book for book in self._codebooks()}
         return CodeChoice(books[codes.code_bytes], codes.fit, self._operating_score)
+
+    def _no_codes(self) -> CodeChoice:
+        return CodeChoice(None, None, self._operating_score)
 
     def _codebooks(self) -> tuple[Codebook, ...]:
         return codebooks(self._dimension, self._settings.code_rates)

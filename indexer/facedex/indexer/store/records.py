@@ -92,6 +92,10 @@ class CertificateRecord:
     created_at: datetime
 
 
+# Bulk enrolment: only the program that has the photographs can do it, so no server takes it up.
+BULK_ENROLMENT = "enrol"
+
+
 class JobState(enum.Enum):
     """What has become of a job."""
 
@@ -127,9 +131,14 @@ class JobRecord:
     heartbeat_at: datetime
     position: int
 
+    @property
+    def is_bulk(self) -> bool:
+        return self.kind == BULK_ENROLMENT
 
-# Bulk enrolment: only the program that has the photographs can do it, so no server takes it up.
-BULK_ENROLMENT = "enrol"
+    @property
+    def item_count(self) -> int:
+        """How many items a bulk enrolment has; 0 for other work."""
+        return int(self.arguments.get("items", 0)) if self.is_bulk else 0
 
 
 @dataclass(frozen=True, slots=True)
