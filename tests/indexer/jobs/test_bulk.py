@@ -482,3 +482,39 @@ def test_an_interruption_gives_the_job_back(house: House, monkeypatch: pytest.Mo
             enrol(house, crowd(5))
     assert [each.state for each in house.store.jobs()] == [JobState.WAITING]
     assert enrol(house, crowd(5))[0].state is JobState.DONE
+
+
+def test_few_photographs_are_in_memory_however_many_are_looked_at_ahead(house: House) -> None:
+    """Each is counted from its arrival, as from a tar, until nothing refers to it."""
+    alive: set[int] = set()
+    most = 0
+
+    class Content(bytes):
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+    def given(content: bytes) -> bytes:
+        return content
+
+    def items() -> Iterator[BulkItem]:
+        nonlocal most
+        for number in range(200):
+            content = Content(photograph(Person(number)))
+            alive.add(id(content))
+            most = max(most, len(alive))
+            yield BulkItem(f"{number}", IdentityDetails(f"{number}"), partial(given, content))
+            del content
+
+    class Source:
+        def survey(self) -> Survey:
+            return Survey(200, "few in memory")
+
+        def items(self) -> Iterator[BulkItem]:
+            return items()
+
+    bulk = bulk_of(house)
+    source = Source()
+    assert sum(len(group) for group in bulk.run(bulk.begin("staff", source), source)) == 200
+    assert 1 < most < 30

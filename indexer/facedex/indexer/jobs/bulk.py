@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 GROUP_ITEMS = 32
 # Groups that are looked at ahead of the one that is written.
 GROUPS_AHEAD = 3
+# Items that wait for a thread to look at them.
+UNSEEN_PER_WORKER = 4
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 # How soon a cancelled enrolment notices it.
 LOOK_SECONDS = 0.3
@@ -114,12 +116,18 @@ class BulkEnrolment:
     ) -> Generator[list[tuple[BulkItem, PreparedRequest | EnrolResult]]]:
         """Groups in order, looked at ahead. Raises what `checkpoint` raises."""
         rest = islice(_interruptible(items, checkpoint), skipped, None)
+        # A tar's items come with their photographs: few of them are in memory, however many were looked at ahead.
+        unseen = threading.Semaphore(UNSEEN_PER_WORKER * self._workers)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="enrol") as pool:
             ahead: deque[tuple[BulkItem, Future[PreparedRequest | EnrolResult]]] = deque()
             try:
                 while True:
                     wanted = GROUP_ITEMS * (1 + GROUPS_AHEAD) - len(ahead)
-                    ahead.extend((item, pool.submit(self._look, item, checkpoint)) for item in islice(rest, wanted))
+                    for item in islice(rest, wanted):
+                        _acquired(unseen, checkpoint)
+                        future = pool.submit(self._look, item, checkpoint)
+                        future.add_done_callback(lambda _: unseen.release())
+                        ahead.append((item.without_content(), future))
                     if not ahead:
                         return
                     group = [ahead.popleft() for _ in range(min(GROUP_ITEMS, len(ahead)))]
@@ -243,6 +251,11 @@ def _interruptible(items: Iterator[BulkItem], checkpoint: Callable[[], None]) ->
     for item in items:
         checkpoint()
         yield item
+
+
+def _acquired(places: threading.Semaphore, checkpoint: Callable[[], None]) -> None:
+    while not places.acquire(timeout=LOOK_SECONDS):
+        checkpoint()
 
 
 def _awaited(future: Future[Outcome], checkpoint: Callable[[], None]) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from facedex.indexer.errors import InvalidArgument
@@ -36,6 +36,14 @@ class BulkItem:
     place: str
     details: IdentityDetails
     read: Callable[[], EnrolItem]
+
+    def without_content(self) -> BulkItem:
+        """What a report needs of it."""
+        return replace(self, read=_nothing)
+
+
+def _nothing() -> EnrolItem:
+    raise AssertionError("it was looked at already")
 
 
 @dataclass(frozen=True, slots=True)
