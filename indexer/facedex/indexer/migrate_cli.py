@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from facedex.indexer.comparison import Agreement
 from facedex.indexer.errors import InvalidArgument, SuccessionExists
 from facedex.indexer.galleries import model_record
 from facedex.indexer.jobs import changeover
+from facedex.indexer.jobs.model_rates import rates_of_both
 from facedex.indexer.jobs.reembedding import Originals, Reembedding, count_groups
 from facedex.indexer.vision.workbench import available_cores
 
@@ -71,13 +73,18 @@ def status(
     left_behind: Annotated[
         Path | None, typer.Option(help="Text file for the ids of those who have to be captured again.")
     ] = None,
+    rates: Annotated[bool, typer.Option("--rates", help="Measure error rates of both models on the gallery.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tells how far the change is, whom it leaves behind, and how both models agree on live probes."""
+    """Tells how far the change is, whom it leaves behind, how both models agree on live probes, and how often each errs."""
     check_output("--left-behind", left_behind)
     with good_order(), opened(context.obj) as galleries:
         people = galleries.get(gallery)
         found = _status(people)
+        if rates:
+            with progress_of("calibrating") as report:
+                measured = rates_of_both(people, detector=galleries.pipeline.detector.manifest, report=report)
+            found["rates"] = [asdict(each) for each in measured]
         if left_behind is not None:
             ids = people.store.successions.left_behind(people.record)
             left_behind.write_text("".join(f"{each}\n" for each in ids), encoding="utf-8")
@@ -190,3 +197,18 @@ def _print_status(found: dict[str, Any], *, as_json: bool) -> None:
         for kind, count in found["comparisons"].items():
             agreements.add_row(kind, str(count), f"{count / compared:.1%}")
         console.print(agreements)
+    if "rates" in found:
+        console.print(_rates_table(found["rates"]))
+
+
+def _rates_table(rates: list[dict[str, Any]]) -> Table:
+    table = Table("model", "at", "threshold", "FPIR", "FNIR", title="On the gallery's own faces, with 95 % intervals")
+    for each in rates:
+        fnir = "no second faces" if each["fnir"] is None else _shown(each["fnir"])
+        table.add_row(each["model"], each["at"], f"{each['threshold']:.3f}", _shown(each["fpir"]), fnir)
+    return table
+
+
+def _shown(rate: tuple[float, float, float]) -> str:
+    lower, estimate, upper = rate
+    return f"{estimate:.2%} ({lower:.2%} to {upper:.2%})"

@@ -86,6 +86,9 @@ def test_forth_back_and_forth_again_while_a_server_answers(site: Site, people: P
     status = site.document("migrate", "begin", "staff", "--model", "better", "--originals", site.photographs)
     assert (status["embedded_templates"], status["templates"], status["left_behind"]) == (10, 10, 0)
     assert site.model_in_force(probe) == old
+    before, after, equal = site.document("migrate", "status", "staff", "--rates")["rates"]
+    assert (before["model"], after["model"], equal["at"]) == (BUILTIN_EMBEDDER, "better", "the old model's FPIR")
+    assert (before["threshold"], before["fpir"]) == (after["threshold"], after["fpir"])  # they see the same
 
     assert site.document("migrate", "cut-over", "staff")["in_force"] == "better"
     wait_until(lambda: site.model_in_force(probe)[0] != old[0], within_seconds=20)

@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
 def measure_scale(gallery: Gallery) -> bool:
     """Measures how the scores of both models compare; False where too few people have vectors of both."""
-    succession = _succession(gallery)
-    old, new = gallery.templates(), gallery.templates(succession.model)
-    known = np.isin(old.template_ids, new.template_ids)
-    old = old.taken(known)
-    by_number = np.argsort(new.template_ids)
-    new = new.taken(by_number[np.searchsorted(new.template_ids, old.template_ids, sorter=by_number)])
+    old, new = templates_of_both(gallery)
     try:
         scale = ScoreScale.measured(old.vectors, new.vectors, old.identity_ids)
     except SuccessionTooSmall:
@@ -41,6 +36,14 @@ def measure_scale(gallery: Gallery) -> bool:
     gallery.store.successions.set_scale(gallery.record, scale.to_json())
     gallery.catch_up()
     return True
+
+
+def templates_of_both(gallery: Gallery) -> tuple[Templates, Templates]:
+    """The templates that have vectors of both models, in one order: with the old ones, with the new ones."""
+    old, new = gallery.templates(), gallery.templates(_succession(gallery).model)
+    old = old.taken(np.isin(old.template_ids, new.template_ids))
+    by_number = np.argsort(new.template_ids)
+    return old, new.taken(by_number[np.searchsorted(new.template_ids, old.template_ids, sorter=by_number)])
 
 
 def cut_over(gallery: Gallery, *, detector: ModelManifest, report: Callable[[float], None]) -> None:
