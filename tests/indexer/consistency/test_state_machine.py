@@ -81,7 +81,7 @@ class GalleryLife(RuleBasedStateMachine):
         self.open()
 
     def teardown(self) -> None:
-        self.store.close()
+        self.end()
         shutil.rmtree(self.folder)
 
     # The process
@@ -95,6 +95,12 @@ class GalleryLife(RuleBasedStateMachine):
         self.gallery = Gallery(self.store.gallery("staff"), store=self.store, indexes=indexes)
         self.gallery.catch_up()
 
+    def end(self) -> None:
+        """With the process, its threads are gone: a rebuild that is under way must not open the database again."""
+        with suppress(Exception):
+            self.gallery.settle()
+        self.store.close()
+
     def reached(self, step: Step) -> None:
         if step is self.dying:
             self.dying = None
@@ -102,7 +108,7 @@ class GalleryLife(RuleBasedStateMachine):
 
     def begin_again(self) -> None:
         """Nothing is put in order; a transaction that was open is rolled back, as by the kernel's closing of the file."""
-        self.store.close()
+        self.end()
         self.open_store()
         self.open()
 
@@ -222,7 +228,7 @@ class GalleryLife(RuleBasedStateMachine):
     @rule()
     def crash_and_restore_the_backup(self) -> None:
         assert self.backup is not None
-        self.store.close()
+        self.end()
         for path in self.folder.glob("facedex.db*"):
             path.unlink()
         shutil.copy(self.folder / "backup.db", self.folder / "facedex.db")
