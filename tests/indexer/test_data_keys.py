@@ -285,7 +285,7 @@ def embed_everybody(site: ErasureSite) -> dict[int, NDArray[np.float32]]:
     site.store.successions.begin(record, SUCCESSOR)
     numbers = [face.id for person in site.store.identities(record) for face in person.templates]
     vectors = {number: made_template("by the successor", number).vector for number in numbers}
-    site.store.successions.add(record, vectors)
+    site.store.successions.add(record, vectors, model_digest=SUCCESSOR.digest)
     site.store.successions.put_in_force(record, digest="", certificate=None)
     site.gallery.catch_up()
     return vectors

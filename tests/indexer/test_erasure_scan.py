@@ -88,7 +88,7 @@ def test_after_the_horizon_no_file_holds_a_vector_by_the_model_to_which_the_gall
         for person in site.store.identities(record)
         for number, face in enumerate(person.templates)
     }
-    site.store.successions.add(record, templates)
+    site.store.successions.add(record, templates, model_digest=SUCCESSOR.digest)
     site.store.successions.put_in_force(record, digest="", certificate=None)
     site.settle()
     for number, face in enumerate(site.store.identity(record, ADA).templates):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,12 @@ from tests.indexer.doubles import DIMENSION, MODEL, Person, person_vector
 
 from facedex.indexer.consistency.check import check_gallery
 from facedex.indexer.enrolment import Enrol, VectorItem
-from facedex.indexer.errors import NoSuccession, SuccessionExists, SuccessionIncomplete
+from facedex.indexer.errors import ModelChanged, NoSuccession, SuccessionExists, SuccessionIncomplete
 from facedex.indexer.gallery import ModelsChanged
 from facedex.indexer.identification import Decision, Query, SearchMode
 from facedex.indexer.jobs import changeover
 from facedex.indexer.store.engine import open_engine
-from facedex.indexer.store.records import IdentityDetails, ModelRecord, NewEnrolment, NewTemplate
+from facedex.indexer.store.records import IdentityDetails, ModelRecord, NewEnrolment, NewTemplate, SuccessorVector
 from facedex.indexer.store.schema import successor_vector
 from facedex.indexer.store.store import EnrolmentEntry
 
@@ -53,7 +54,7 @@ def enrol(house: House, number: int, *, take: int = 0) -> int:
 def embed(house: House, templates: dict[int, int], *, take: int = 0) -> None:
     """Template → number of the person whom it shows."""
     vectors = {template: new_vector(number, take=take) for template, number in templates.items()}
-    house.store.successions.add(house.gallery.record, vectors)
+    house.store.successions.add(house.gallery.record, vectors, model_digest=NEW_MODEL.digest)
     house.gallery.catch_up()
 
 
@@ -263,6 +264,36 @@ def test_an_examination_finds_nothing_wrong_with_a_gallery_that_changes_its_mode
     if is_in_force:
         cut_over(house)
     assert check_gallery(house.gallery).findings == []
+
+
+# What was made with a model that the gallery no longer has, or never had
+
+
+def test_what_was_embedded_before_the_gallery_changed_its_model_is_not_written_after(
+    house: House, templates: dict[int, int]
+) -> None:
+    item = VectorItem(old_vector(PEOPLE), MODEL.digest)
+    prepared = house.enroller.prepare(Enrol(IdentityDetails("late"), (item,)))
+    embed(house, templates)
+    cut_over(house)
+    changeover.finish(house.gallery)
+    with pytest.raises(ModelChanged):
+        house.enroller.commit([prepared])
+    assert house.store.gallery("staff").template_count == PEOPLE
+
+
+def test_vectors_for_a_change_that_was_given_up_do_not_go_into_another_one(
+    house: House, templates: dict[int, int]
+) -> None:
+    other = replace(NEW_MODEL, digest="ef" * 32)
+    vectors = {template: new_vector(number) for template, number in templates.items()}
+    house.store.successions.abandon(house.gallery.record)
+    house.store.successions.begin(house.gallery.record, other)
+    with pytest.raises(NoSuccession):
+        house.store.successions.add(house.gallery.record, vectors, model_digest=NEW_MODEL.digest)
+    late = NewTemplate(old_vector(PEOPLE), "0" * 64, successor=SuccessorVector(new_vector(PEOPLE), NEW_MODEL.digest))
+    house.gallery.enrol_all([EnrolmentEntry(NewEnrolment(IdentityDetails("late"), MODEL.digest, (late,)))])
+    assert house.store.successions.counts(house.gallery.record).embedded_templates == 0
 
 
 # Any order of events

@@ -17,10 +17,10 @@ from facedex.indexer.enrolment import (
     VectorItem,
     quality_findings,
 )
-from facedex.indexer.errors import InvalidArgument, RequestIdReused, VectorInvalid, WrongModel
+from facedex.indexer.errors import InvalidArgument, ModelChanged, RequestIdReused, VectorInvalid, WrongModel
 from facedex.indexer.guards import Lookalike, Newcomers, action_for, guard_finding
 from facedex.indexer.policy import GuardAction, SeveralFaces
-from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest
+from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest, SuccessorVector
 from facedex.indexer.store.store import EnrolmentEntry
 from facedex.indexer.vectors import checked_vector
 from facedex.indexer.vision.crops import encode_crop
@@ -71,7 +71,7 @@ class _Prepared:
     source_digest: str
     face: FaceCrop | None = None
     vector: NDArray[np.float32] | None = None
-    successor: NDArray[np.float32] | None = None
+    successor: SuccessorVector | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -95,13 +95,10 @@ class Enroller:
         self._pipeline = pipeline
         # Of the model to which the gallery changes, while it does.
         self._successor = successor
+        self.model_digest = gallery.record.model.digest
+        """The model of the vectors that this one makes and takes."""
         # From looking for duplicates to applying, so that two photographs of one person cannot pass each other.
         self._committing = threading.Lock()
-
-    @property
-    def model_digest(self) -> str:
-        """The model whose vectors every template has."""
-        return self._pipeline.embedder.manifest.sha256
 
     def enrol(self, request: Enrol, *, checkpoint: Callable[[], None] = no_checkpoint) -> Enrolment:
         """Raises what `checkpoint` raises, before anything is kept."""
@@ -199,15 +196,17 @@ class Enroller:
         successor = self._embedded_by_successor(photograph, checkpoint=checkpoint)
         return _Prepared(result, source, face=detection.faces[0], successor=successor)
 
-    def _embedded_by_successor(
-        self, photograph: bytes, *, checkpoint: Callable[[], None]
-    ) -> NDArray[np.float32] | None:
+    def _embedded_by_successor(self, photograph: bytes, *, checkpoint: Callable[[], None]) -> SuccessorVector | None:
         """The vector of the same face by the model to which the gallery changes; it is aligned in another way."""
         pipeline = self._successor()
         if pipeline is None:
             return None
         faces = pipeline.detect(photograph, checkpoint=checkpoint).faces
-        return pipeline.embed([faces[0].crop], checkpoint=checkpoint)[0] if faces else None
+        if not faces:
+            return None
+        return SuccessorVector(
+            pipeline.embed([faces[0].crop], checkpoint=checkpoint)[0], pipeline.embedder.manifest.sha256
+        )
 
     def _findings(self, faces: Sequence[FaceCrop], choice: SeveralFaces | None) -> tuple[Finding, ...]:
         policy = self._gallery.policy.enrolment
@@ -264,6 +263,8 @@ class Enroller:
 
     def _commit(self, prepared: Sequence[PreparedRequest], *, mark: MarkOf | None) -> list[Enrolment]:
         self._gallery.catch_up()
+        if self._gallery.record.model.digest != self.model_digest:
+            raise ModelChanged(self._gallery.record.name)
         newcomers = Newcomers()
         checked = [self._checked(each, newcomers) for each in prepared]
         entries = [self._entry(each) for each in checked if _is_to_be_enrolled(each)]
@@ -307,7 +308,7 @@ class Enroller:
         gallery = self._gallery
         return NewEnrolment(
             details=details,
-            model_digest=gallery.record.model.digest,
+            model_digest=self.model_digest,
             templates=templates,
             default_expires_at=_expiry(gallery.store.now(), gallery.policy.retention_seconds),
         )

@@ -230,6 +230,15 @@ class NoSuccession(CallerError):
         super().__init__(f"gallery {gallery!r} is not changing its model; begin with: facedex-index migrate begin")
 
 
+class ModelChanged(CallerError):
+    """A gallery got another model between embedding and writing; nothing was written."""
+
+    reason = "MODEL_CHANGED"
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"gallery {gallery!r} changed its model meanwhile, and nothing was kept; do the same again")
+
+
 class SuccessionIncomplete(CallerError):
     """A change of model cannot be finished yet."""
 

@@ -116,11 +116,7 @@ class Galleries:
 
     def compared_pipeline_of(self, gallery: Gallery, query: Query) -> FacePipeline | None:
         """That of the model to which the gallery changes, where a probe is due to be searched with both."""
-        if not gallery.is_compared(query):
-            return None
-        with suppress(ModelMissing):  # the answer does not need it
-            return self._successor_pipeline(gallery)
-        return None
+        return self._successor_pipeline(gallery) if gallery.is_compared(query) else None
 
     def pipeline_of_model(self, name: str) -> FacePipeline:
         """That of a model by its name. Raises ModelError."""
@@ -132,8 +128,9 @@ class Galleries:
         return None if pipeline is None else pipeline.embedder.contract
 
     def _successor_pipeline(self, gallery: Gallery) -> FacePipeline | None:
+        """None also where this process has not got the model: neither an enrolment nor an answer needs it."""
         succession = gallery.record.succession
-        return None if succession is None else self._pipeline_of(gallery, succession.model)
+        return None if succession is None else self._pipelines.of_digest(succession.model.digest)
 
     def _pipeline_of(self, gallery: Gallery, model: ModelRecord) -> FacePipeline:
         loaded = self._pipeline.embedder.manifest

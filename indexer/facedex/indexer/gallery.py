@@ -147,7 +147,8 @@ class Gallery:
         self._indexes = indexes
         self._detector_digest = detector_digest
         self._successor: SuccessionIndexes | None = None
-        self._thresholds = self._loaded_thresholds()
+        self._own_thresholds = self._loaded_own_thresholds()
+        self._thresholds = self._thresholds_in_force()
         self._watch: DriftWatch | None = None
         opened = indexes.opened(record)
         self._index, self._revision = opened.index, opened.revision
@@ -287,7 +288,8 @@ class Gallery:
             self._successor = None
         elif self._successor is None or not self._successor.is_of(succession):
             self._successor = self._successor_indexes(self._record)
-        self._thresholds = self._loaded_thresholds()
+        self._own_thresholds = self._loaded_own_thresholds()
+        self._thresholds = self._thresholds_in_force()
         self._watch = None
         self._searchable = self._published()
 
@@ -302,10 +304,7 @@ class Gallery:
 
     def _lowest_score(self) -> float:
         """The lowest cosine of the index's model that bears on a decision."""
-        succession = self._record.succession
-        is_old = succession is not None and succession.is_in_force
-        thresholds = self._old_thresholds() if is_old else self._thresholds
-        return thresholds.point(self.template_count).lowest_score
+        return self._own_thresholds.point(self.template_count).lowest_score
 
     def _aim(self) -> None:
         """Lets the indexes choose their codes for the threshold in force."""
@@ -363,16 +362,17 @@ class Gallery:
     def _reload_policy(self) -> None:
         self._record = replace(self._record, policy=self._store.gallery(self._record.name).policy)
         self._policy = policy_from_json(self._record.policy)
-        self._thresholds = self._loaded_thresholds()
+        self._own_thresholds = self._loaded_own_thresholds()
+        self._thresholds = self._thresholds_in_force()
         self._watch = None
         self._aim()
         self._searchable = self._published()
 
-    def _loaded_thresholds(self) -> Thresholds:
+    def _thresholds_in_force(self) -> Thresholds:
         """Those of the model in force."""
         succession = self._record.succession
         if succession is None or not succession.is_in_force:
-            return self._old_thresholds()
+            return self._own_thresholds
         return Thresholds(
             in_force(self._record, succession),
             policy_on_scale(self._policy, succession),
@@ -380,7 +380,7 @@ class Gallery:
             detector_digest=self._detector_digest,
         )
 
-    def _old_thresholds(self) -> Thresholds:
+    def _loaded_own_thresholds(self) -> Thresholds:
         """Those of the model that every template has a vector of."""
         stored = self._store.certificate(self._record)
         certificate = None if stored is None else self._certificate_of(stored.digest, stored.document)
@@ -584,9 +584,7 @@ class Gallery:
     @property
     def guard_threshold(self) -> float:
         """From this cosine of the model that every template has a vector of, two photographs are taken for one person."""
-        succession = self._record.succession
-        thresholds = self._old_thresholds() if succession is not None and succession.is_in_force else self._thresholds
-        return thresholds.point(self.template_count).threshold
+        return self._own_thresholds.point(self.template_count).threshold
 
     def best_other(self, probe: NDArray[np.float32], *, identity_id: str, min_score: float) -> Candidate | None:
         """The nearest identity other than this one, if it reaches `min_score`."""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.identification import Candidate, Identification, Identifications, Verification
-    from facedex.indexer.store.records import ModelRecord
     from facedex.indexer.vision.pipeline import Detection, FaceCrop, FacePipeline
 
 Response = TypeVar("Response")
@@ -144,9 +143,10 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         vector = checked_vector(domain_vector(request.vector), model_digest=request.vector.model_digest, model=model)
         probes = vector[None]
         try:
-            response = _response(request, model, gallery.identify(probes, query, model_digest=model.digest))
+            found = gallery.identify(probes, query, model_digest=model.digest)
         except ModelsChanged:
             raise InvalidArgument("vector", VECTOR_IS_NOT_ENOUGH) from None
+        response = _response(request, model.digest, found)
         _add_vectors(response, probes, request)
         return response
 
@@ -158,7 +158,6 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         checkpoint: Callable[[], None],
     ) -> identification_pb2.IdentifyResponse:
         selection = known_value(FACES, request.faces, "faces")
-        model = gallery.record.model_in_force
         pipeline, old = self._galleries.pipeline_of(gallery), self._galleries.old_pipeline_of(gallery)
         detection = pipeline.detect(request.image, checkpoint=checkpoint)
         faces = _chosen(detection, selection)
@@ -167,11 +166,10 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         checkpoint()
         limits = gallery.policy.enrolment.quality_limits
         qualities = [probe_quality(each.face.quality, limits) for each in faces]
-        found = gallery.identify(
-            probes, query, qualities, model_digest=pipeline.embedder.manifest.sha256, by_old_model=by_old_model
-        )
+        digest = pipeline.embedder.manifest.sha256
+        found = gallery.identify(probes, query, qualities, model_digest=digest, by_old_model=by_old_model)
         self._compare(request, gallery, query, found, checkpoint)
-        response = _response(request, model, found)
+        response = _response(request, digest, found)
         response.image_width, response.image_height = detection.width, detection.height
         for answer, face in zip(response.faces, faces, strict=True):
             answer.face.CopyFrom(wire_face(face.face))
@@ -291,12 +289,12 @@ def _query(request: identification_pb2.IdentifyRequest) -> Query:
 
 
 def _response(
-    request: identification_pb2.IdentifyRequest, model: ModelRecord, found: Identifications
+    request: identification_pb2.IdentifyRequest, model_digest: str, found: Identifications
 ) -> identification_pb2.IdentifyResponse:
     return identification_pb2.IdentifyResponse(
         faces=[_wire_identification(each) for each in found.faces],
         operating_point=wire_point(found.operating_point),
-        model_digest=model.digest,
+        model_digest=model_digest,
         revision=found.revision,
         request_id=request.request_id,
     )

@@ -87,7 +87,7 @@ class Reembedding:
             for group in self._groups(gallery):
                 made = zip(group, pool.map(self._vector, group), strict=True)
                 vectors = {each.id: vector for each, vector in made if vector is not None}
-                self._store.successions.add(gallery, vectors)
+                self._store.successions.add(gallery, vectors, model_digest=self._pipeline.embedder.manifest.sha256)
                 yield ReembeddedGroup(len(vectors), len(group) - len(vectors))
 
     def _groups(self, gallery: GalleryRecord) -> Iterator[list[OldTemplate]]:

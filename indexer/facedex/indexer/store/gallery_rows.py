@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from facedex.indexer.errors import GalleryExists, GalleryNotFound
+from facedex.indexer.errors import GalleryExists, GalleryNotFound, ModelChanged
 from facedex.indexer.set_digest import EMPTY, SetDigest
 from facedex.indexer.store.model_rows import insert_model_once, model_of
 from facedex.indexer.store.records import CertificateRecord, GalleryRecord, Standing, as_utc
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 # Each change of a gallery begins and ends with these: composed once, since composing them takes as long as doing them.
 NUMBERED = gallery.c.id == bindparam("number")
 LOCK = (
-    update(gallery).where(NUMBERED).values(revision=gallery.c.revision).returning(gallery.c.revision, gallery.c.digest)
+    update(gallery)
+    .where(NUMBERED)
+    .values(revision=gallery.c.revision)
+    .returning(gallery.c.revision, gallery.c.digest, gallery.c.model_digest)
 )
 PUT = update(gallery).where(NUMBERED).values(revision=bindparam("new_revision"), digest=bindparam("new_digest"))
 
@@ -58,11 +61,19 @@ def select_revisions(connection: Connection) -> dict[str, tuple[int, int]]:
     return {row.name: (row.id, row.revision) for row in rows}
 
 
-def lock_gallery(connection: Connection, gallery_id: int, *, name: str) -> Standing:
-    """Takes the row lock that puts changes in commit order (invariant 3), and returns how the gallery stands."""
+def lock_gallery(connection: Connection, gallery_id: int, *, name: str, model_digest: str | None = None) -> Standing:
+    """Takes the row lock that puts changes in commit order (invariant 3), and returns how the gallery stands.
+
+    Raises:
+        GalleryNotFound: it is no more.
+        ModelChanged: its model is not the one of vectors that are about to be written.
+
+    """
     row = connection.execute(LOCK, {"number": gallery_id}).first()
     if row is None:
         raise GalleryNotFound(name)
+    if model_digest not in {None, row.model_digest}:
+        raise ModelChanged(name)
     return Standing(row.revision, SetDigest.from_bytes(row.digest))
 
 

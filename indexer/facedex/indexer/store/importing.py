@@ -177,7 +177,9 @@ class Imports:
     ) -> list[PersonVerdict]:
         """Brings people in, no two of one id, in one transaction with a mark of how far the import is."""
         with self._writing() as connection:
-            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            standing = gallery_rows.lock_gallery(
+                connection, gallery.id, name=gallery.name, model_digest=gallery.model.digest
+            )
             cases = self._cases(connection, gallery, people, terms)
             homes = self._homes(connection, gallery, cases, terms)
             fresh = [(homes[case.person.number], each) for case in cases for each in case.fresh]

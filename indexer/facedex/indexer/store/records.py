@@ -213,6 +213,14 @@ class IdentityDetails:
 
 
 @dataclass(frozen=True, slots=True)
+class SuccessorVector:
+    """A vector (dimension,) by a model to which a gallery changes, and the digest of that model."""
+
+    vector: NDArray[np.float32]
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewTemplate:
     """A template to add. `successor` is its vector by the model that the gallery changes to."""
 
@@ -220,7 +228,7 @@ class NewTemplate:
     source_digest: str
     quality: dict[str, float] | None = None
     crop: bytes | None = None
-    successor: NDArray[np.float32] | None = None
+    successor: SuccessorVector | None = None
 
 
 @dataclass(frozen=True, slots=True)

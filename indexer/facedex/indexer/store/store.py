@@ -446,10 +446,11 @@ class Store:
     ) -> list[Enrolled]:
         """Enrols one after the other in one transaction, all or none, with a mark of how far a bulk enrolment is."""
         terms = self.erasures.terms(ErasureReason.EXPIRED)
+        model_digest = entries[0].enrolment.model_digest if entries else None
         done: list[Enrolled] = []
         tombstones: list[Tombstone] = []
         with self._writing() as connection:
-            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name, model_digest=model_digest)
             for entry in entries:
                 erased, standing = self._erase_expired(connection, terms, gallery, entry.enrolment, standing=standing)
                 tombstones += [] if erased is None else [erased]
@@ -592,7 +593,9 @@ class Store:
         if external_id == into:
             raise InvalidArgument("into", "is the same identity; name another one")
         with self._writing() as connection:
-            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
+            standing = gallery_rows.lock_gallery(
+                connection, gallery.id, name=gallery.name, model_digest=gallery.model.digest
+            )
             kept, merged = (self._alive_identity(connection, gallery, each) for each in (into, external_id))
             standing, count = self._move_templates(connection, gallery, merged.id, kept.id, standing=standing)
             standing = _expire_no_later(connection, gallery, kept, merged, standing=standing)

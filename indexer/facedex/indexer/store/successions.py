@@ -8,7 +8,7 @@ from facedex.indexer.errors import NoSuccession, SuccessionIncomplete
 from facedex.indexer.set_digest import EMPTY
 from facedex.indexer.store import change_rows, gallery_rows, model_rows, succession_rows
 from facedex.indexer.store.identity_rows import select_key_id
-from facedex.indexer.store.records import ChangeOp, Standing, Succession
+from facedex.indexer.store.records import ChangeOp, Standing, Succession, SuccessorVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -84,16 +84,18 @@ class Successions:
                 return
             last = page[-1]
 
-    def add(self, gallery: GalleryRecord, vectors: dict[int, NDArray[np.float32]]) -> int:
+    def add(self, gallery: GalleryRecord, vectors: dict[int, NDArray[np.float32]], *, model_digest: str) -> int:
         """Puts vectors (dimension,) of the new model beside those of these templates; returns how many were new.
 
         Raises:
-            NoSuccession: the change of model was given up meanwhile.
+            NoSuccession: the change to that model was given up meanwhile.
 
         """
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
             digest = _known(connection, gallery).model.digest
+            if digest != model_digest:  # given up, and begun anew with another one
+                raise NoSuccession(gallery.name)
             added = succession_rows.insert_successors(
                 connection, vectors, digester=self._digester(digest), digest=digest, seals=self._seals
             )
@@ -204,19 +206,27 @@ class Successions:
 
     def copy(self, connection: Connection, gallery: GalleryRecord, identity_id: int, copies: Mapping[str, int]) -> None:
         """Gives copies of an identity's templates, photograph → copy, the new model's vectors. The lock is the caller's."""
-        if succession_rows.select_succession(connection, gallery.id) is None:
+        succession = succession_rows.select_succession(connection, gallery.id)
+        if succession is None:
             return
         vectors = _successors_of(connection, gallery, identity_id, self._seals)
-        self.insert(connection, gallery, {copies[each]: vector for each, vector in vectors.items() if each in copies})
+        digest = succession.model.digest
+        moved = {copies[each]: SuccessorVector(vector, digest) for each, vector in vectors.items() if each in copies}
+        self.insert(connection, gallery, moved)
 
-    def insert(self, connection: Connection, gallery: GalleryRecord, vectors: dict[int, NDArray[np.float32]]) -> None:
-        """Puts vectors beside templates that the log is about to tell of. The lock is the caller's."""
+    def insert(self, connection: Connection, gallery: GalleryRecord, vectors: Mapping[int, SuccessorVector]) -> None:
+        """Puts vectors beside templates that the log is about to tell of, if the gallery still changes to their model.
+
+        The lock is the caller's.
+        """
         succession = succession_rows.select_succession(connection, gallery.id) if vectors else None
-        if succession is not None:  # it may have been given up since
-            digest = succession.model.digest
-            succession_rows.insert_successors(
-                connection, vectors, digester=self._digester(digest), digest=digest, seals=self._seals
-            )
+        if succession is None:
+            return
+        digest = succession.model.digest
+        fitting = {number: each.vector for number, each in vectors.items() if each.model_digest == digest}
+        succession_rows.insert_successors(
+            connection, fitting, digester=self._digester(digest), digest=digest, seals=self._seals
+        )
 
 
 def _successors_of(

@@ -49,5 +49,8 @@ class Pipelines:
 
     def of_digest(self, digest: str) -> FacePipeline | None:
         """The pipeline of the embedder with this SHA-256; None where it is not installed."""
+        for pipeline in list(self._loaded.values()):  # without reading the folder for each request
+            if pipeline.embedder.manifest.sha256 == digest:
+                return pipeline
         names = [manifest.name for manifest in self._models.list() if manifest.sha256 == digest]
         return self.of_name(names[0]) if names else None
