@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from facedex.indexer.archive.container import ArchiveReader
 from facedex.indexer.archive.errors import PassphraseMissing
 from facedex.indexer.archive.exporting import Exporter
 from facedex.indexer.archive.importing import ArchiveImport, Counts
 from facedex.indexer.archive.manifest import Kind
-from facedex.indexer.cli_session import INTERRUPTED, check_output, good_order, opened_store, progress_of, say
+from facedex.indexer.cli_session import (
+    INTERRUPTED,
+    check_output,
+    dealt_with,
+    good_order,
+    opened_store,
+    progress_of,
+    say,
+)
 from facedex.indexer.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -151,7 +157,7 @@ def _imported(work: ArchiveImport, store: Store, name: str) -> Summary:
     total = work.total()
     if job.position:
         say(f"going on behind {job.position} of {total}")
-    done = _with_progress(work.run(job), total=total, done=job.position)
+    done = dealt_with("importing", work.run(job), total=total, done=job.position)
     return Summary(name, total, done, Counts.of(store.job(job.id).result).numbers)
 
 
@@ -165,22 +171,8 @@ def _rehearsed(work: ArchiveImport, name: str) -> Summary:
                 counts = counts.plus(group)
                 yield group
 
-    done = _with_progress(watched(), total=work.total(), done=0)
+    done = dealt_with("importing", watched(), total=work.total(), done=0)
     return Summary(name, work.total(), done, counts.numbers, is_rehearsal=True)
-
-
-def _with_progress(groups: Generator[Sequence[PersonVerdict]], *, total: int, done: int) -> int:
-    """How many people are dealt with. At Ctrl-C, the group under way is written wholly or not at all."""
-    columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, closing(groups):
-        task = progress.add_task("importing", total=total, completed=done)
-        try:
-            for group in groups:
-                done += len(group)
-                progress.advance(task, len(group))
-        except KeyboardInterrupt:
-            progress.console.print("stopping; run the same command again to go on")
-    return done
 
 
 # The pass phrase

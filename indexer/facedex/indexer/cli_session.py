@@ -1,14 +1,24 @@
 """What the commands of `facedex-index` share: the galleries of a data folder, progress, and how they end."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from facedex.indexer.assembly import assemble_galleries
 from facedex.indexer.errors import IndexerError, InvalidArgument
@@ -112,3 +122,27 @@ def progress_of(description: str) -> Generator[ReportsShare]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(description, total=1.0)
         yield lambda share: progress.update(task, completed=share)
+
+
+def dealt_with(doing: str, groups: Generator[Sequence[object]], *, total: int, done: int) -> int:
+    """How many items are dealt with, behind `done`, with a bar that says what is done.
+
+    At Ctrl-C, the group under way is written wholly or not at all; the next run goes on.
+    """
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress, closing(groups):
+        task = progress.add_task(doing, total=total, completed=done)
+        try:
+            for group in groups:
+                done += len(group)
+                progress.advance(task, len(group))
+        except KeyboardInterrupt:
+            progress.console.print("stopping; run the same command again to go on")
+    return done
+
+
+class _Rate(ProgressColumn):
+    """Items a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.0f}/s")

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
-from rich.text import Text
 
-from facedex.indexer.cli_session import INTERRUPTED, check_output, good_order, opened, say
+from facedex.indexer.cli_session import INTERRUPTED, check_output, dealt_with, good_order, opened, say
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, InvalidArgument, JobTaken
 from facedex.indexer.jobs.bulk import BulkEnrolment, findings_of
@@ -150,7 +148,7 @@ def _enrolled(galleries: Galleries, bulk: BulkEnrolment, gallery: str, source: B
     say(f"this is job {job.id}{going_on}")
     store = galleries.store
     with suppress(JobTaken):
-        _with_progress(bulk.run(job, source), total=total, done=job.position)
+        dealt_with("enrolling", bulk.run(job, source), total=total, done=job.position)
     ended = _own_end(store, job)
     counts = ended.result or {}
     findings = list(_located(source.items(), store.bulk_findings(ended)))
@@ -177,7 +175,7 @@ def _own_end(store: Store, job: JobRecord) -> JobRecord:
 def _rehearsed(bulk: BulkEnrolment, source: BulkSource) -> Summary:
     total = source.survey().count
     rehearsal = _Rehearsal()
-    done = _with_progress(rehearsal.watched(bulk.rehearse(source)), total=total, done=0)
+    done = dealt_with("enrolling", rehearsal.watched(bulk.rehearse(source)), total=total, done=0)
     return Summary(total, done, rehearsal.counts, rehearsal.findings)
 
 
@@ -198,28 +196,6 @@ class _Rehearsal:
                         Located.of(each.item, found) for found in findings_of(each.result, next(positions))
                     ]
                 yield group
-
-
-def _with_progress(groups: Generator[list[BulkOutcome]], *, total: int, done: int) -> int:
-    """How many items are dealt with. At Ctrl-C, the group under way is written wholly or not at all; the next run goes on."""
-    columns = (TextColumn("enrolling"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("enrolling", total=total, completed=done)
-        with closing(groups):
-            try:
-                for group in groups:
-                    done += len(group)
-                    progress.advance(task, len(group))
-            except KeyboardInterrupt:
-                progress.console.print("stopping; run the same command again to go on")
-    return done
-
-
-class _Rate(ProgressColumn):
-    """Items a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.0f}/s")
 
 
 def _located(items: Iterator[BulkItem], findings: Iterator[BulkFinding]) -> Iterator[Located]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from facedex.indexer.cli_session import check_output, good_order, opened, progress_of, say
 from facedex.indexer.comparison import Agreement
@@ -202,7 +202,14 @@ def _print_status(found: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _rates_table(rates: list[dict[str, Any]]) -> Table:
-    table = Table("model", "at", "threshold", "FPIR", "FNIR", title="On the gallery's own faces, with 95 % intervals")
+    table = Table(
+        Column("model", no_wrap=True),
+        "at",
+        "threshold",
+        "FPIR",
+        "FNIR",
+        title="On the gallery's own faces, with 95 % intervals",
+    )
     for each in rates:
         fnir = "no second faces" if each["fnir"] is None else _shown(each["fnir"])
         table.add_row(each["model"], each["at"], f"{each['threshold']:.3f}", _shown(each["fpir"]), fnir)
