@@ -493,6 +493,21 @@ def test_jobs_are_listed_shown_and_cancelled(facedex: Facedex, server: FakeServe
     assert "by desk:1234" in told
     assert "enrolled: 3, refused: 1" in told
     assert facedex("jobs", "cancel", "7").code == 0
+
+
+def test_what_a_job_refused_is_listed_page_by_page(facedex: Facedex, server: FakeServer) -> None:
+    found = [
+        operations_pb2.JobFinding(position=3 * number, is_refusal=number == 0, reason="no_face", message="come closer")
+        for number in range(2)
+    ]
+    first = operations_pb2.ListJobFindingsResponse(findings=found[:1], next_page_token="3")  # noqa: S106
+    server.plan("ListJobFindings", first, operations_pb2.ListJobFindingsResponse(findings=found[1:]))
+    records = facedex("jobs", "findings", "7", "--json").records
+    assert [(each["position"], each["is_refusal"]) for each in records] == [(0, True), (3, False)]
+    server.plan("ListJobFindings", operations_pb2.ListJobFindingsResponse(findings=found))
+    told = facedex("jobs", "findings", "7").out
+    assert "refused" in told
+    assert "look at it" in told
     assert [each.id for each in server.asked("CancelJob")] == [7]
 
 

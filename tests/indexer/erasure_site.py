@@ -21,10 +21,11 @@ from facedex.indexer.gallery import Gallery
 from facedex.indexer.indexes import Indexes
 from facedex.indexer.policy import GalleryPolicy, policy_to_json
 from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.enrolling import Enrolled
 from facedex.indexer.store.journal import Journal
 from facedex.indexer.store.key_store import KeyStore
 from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest
-from facedex.indexer.store.store import Enrolled, Store
+from facedex.indexer.store.store import Store
 from facedex.indexer.store.vault import Vault
 from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.pipelines import Pipelines

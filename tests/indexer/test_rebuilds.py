@@ -22,8 +22,9 @@ from facedex.indexer.policy import DecisionPolicy, GalleryPolicy, policy_to_json
 from facedex.indexer.rebuilds import Rebuilds
 from facedex.indexer.search.fast import FastIndex, FastSettings
 from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import GalleryRecord, IdentityDetails, ModelRecord, NewEnrolment, NewTemplate
-from facedex.indexer.store.store import EnrolmentEntry, Store
+from facedex.indexer.store.store import Store
 
 DIMENSION = 512
 WAIT_SECONDS = 60

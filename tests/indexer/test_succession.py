@@ -17,9 +17,9 @@ from facedex.indexer.gallery import ModelsChanged
 from facedex.indexer.identification import Decision, Query, SearchMode
 from facedex.indexer.jobs import changeover
 from facedex.indexer.store.engine import open_engine
+from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import IdentityDetails, ModelRecord, NewEnrolment, NewTemplate, SuccessorVector
 from facedex.indexer.store.schema import successor_vector
-from facedex.indexer.store.store import EnrolmentEntry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -85,7 +85,7 @@ from facedex.client.identities import (
     Identity,
     Template,
 )
-from facedex.client.jobs import Job, JobState
+from facedex.client.jobs import Job, JobFinding, JobState
 from facedex.client.retry import RetryPolicy
 from facedex.client.servers import IndexInfo, ModelInfo, PromiseInfo, ServerInfo
 
@@ -143,6 +143,7 @@ __all__ = [
     "InvalidTargetError",
     "InvalidVectorError",
     "Job",
+    "JobFinding",
     "JobState",
     "MessageTooLargeError",
     "ModelInfo",

@@ -44,7 +44,7 @@ from facedex.client.identities import (
     Identity,
     Template,
 )
-from facedex.client.jobs import Job, JobState
+from facedex.client.jobs import Job, JobFinding, JobState
 from facedex.client.servers import IndexInfo, ModelInfo, PromiseInfo, ServerInfo
 from facedex.v1 import (
     calibration_pb2,
@@ -231,6 +231,10 @@ def resolved_threshold(message: calibration_pb2.ResolveThresholdResponse) -> Res
         operating_point=_operating_point(message.operating_point),
         fnir=(message.fnir_lower, message.fnir_estimate, message.fnir_upper) if has_fnir else None,
     )
+
+
+def job_finding(message: operations_pb2.JobFinding) -> JobFinding:
+    return JobFinding(message.position, message.is_refusal, message.reason, message.message)
 
 
 def job(message: operations_pb2.Job) -> Job:

@@ -16,7 +16,7 @@ from facedex.client.errors import FacedexError
 from facedex.client.galleries import Gallery
 from facedex.client.identification import Identification, IdentifyRequest
 from facedex.client.identities import Enrolment, EnrolRequest, Identity
-from facedex.client.jobs import Job
+from facedex.client.jobs import Job, JobFinding
 from facedex.client.retry import Attempts, RetryPolicy
 from facedex.client.signatures import method_described_by
 from facedex.client.streams import WINDOW, Unanswered
@@ -123,6 +123,10 @@ class AsyncClient:
     def list_jobs(self, *, page_size: int = 100) -> AsyncIterator[Job]:
         """All jobs, the newest first; fetched page by page while they are read."""
         return self._items(lambda token: calls.list_jobs(page_size=page_size, page_token=token))
+
+    def list_job_findings(self, job_id: int) -> AsyncIterator[JobFinding]:
+        """What was noticed about the items of a bulk enrolment or a stream, in their order. Raises NotFoundError."""
+        return self._items(lambda token: calls.list_job_findings(job_id, page_token=token))
 
     def list_galleries(self, *, page_size: int = 100) -> AsyncIterator[Gallery]:
         """All galleries in order of their names; fetched page by page while they are read."""

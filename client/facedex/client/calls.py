@@ -26,7 +26,7 @@ from facedex.client.identification import (
     VerifyImagesRequest,
 )
 from facedex.client.identities import Enrolment, EnrolRequest, Erasure, Identity, IdentityUpdate
-from facedex.client.jobs import Job
+from facedex.client.jobs import Job, JobFinding
 from facedex.client.retry import Repeatable
 from facedex.client.servers import ServerInfo
 from facedex.client.signatures import call_described_by
@@ -300,6 +300,16 @@ def list_jobs(*, page_size: int = 100, page_token: str = "") -> Call[Page[Job]]:
         return Page(tuple(answers.job(job) for job in reply.jobs), reply.next_page_token)
 
     return _call(OPERATIONS + "ListJobs", request, _reader(operations_pb2.ListJobsResponse, page), Repeatable.ALWAYS)
+
+
+def list_job_findings(job_id: int, *, page_token: str = "") -> Call[Page[JobFinding]]:
+    request = operations_pb2.ListJobFindingsRequest(id=job_id, page_token=page_token)
+
+    def page(reply: operations_pb2.ListJobFindingsResponse) -> Page[JobFinding]:
+        return Page(tuple(answers.job_finding(each) for each in reply.findings), reply.next_page_token)
+
+    read = _reader(operations_pb2.ListJobFindingsResponse, page)
+    return _call(OPERATIONS + "ListJobFindings", request, read, Repeatable.ALWAYS)
 
 
 def cancel_job(job_id: int) -> Call[Job]:

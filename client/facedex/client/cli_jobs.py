@@ -36,6 +36,23 @@ def show(context: typer.Context, job: JobNumber, *, json: Json = False) -> None:
 
 
 @jobs.command()
+def findings(context: typer.Context, job: JobNumber, *, json: Json = False) -> None:
+    """List what a bulk enrolment or a stream refused, or enrolled for somebody to look at, by position from 0."""
+    table = new_table("position", "", "reason", "what to do", right=["position"])
+    with connected(context) as client:
+        for each in client.list_job_findings(job):
+            if json:
+                print_json(each)
+            else:
+                shown = "refused" if each.is_refusal else "look at it"
+                table.add_row(
+                    *(cell(value) for value in (each.position, shown, each.reason.replace("_", " "), each.message))
+                )
+    if not json:
+        print_table(table)
+
+
+@jobs.command()
 def cancel(context: typer.Context, job: JobNumber, *, json: Json = False) -> None:
     """Ask a job to stop. What it has done stays: whoever is enrolled stays enrolled."""
     with connected(context) as client:
@@ -52,7 +69,9 @@ def _state(job: Job) -> str:
 
 
 def _progress(job: Job) -> str:
-    return f"{job.progress:.0%}" + (f" ({job.done_count} of {job.item_count})" if job.item_count else "")
+    if job.item_count:
+        return f"{job.progress:.0%} ({job.done_count} of {job.item_count})"
+    return f"{job.done_count} so far" if job.done_count and not job.state.is_final else f"{job.progress:.0%}"
 
 
 def _print_job(job: Job, *, json: bool) -> None:

@@ -28,7 +28,8 @@ class Job:
 
     `progress` is 0 to 1. `result` is what came out, None until then; `error` says why it failed, for people. `owner` is
     the machine and number of the process that works on it, which last showed at `update_time` that it lives; where
-    `is_abandoned`, it is gone. Of the `item_count` items of a bulk enrolment, `done_count` are dealt with.
+    `is_abandoned`, it is gone. Of the `item_count` items of a bulk enrolment, `done_count` are dealt with;
+    of a stream of enrolments, so many requests.
     """
 
     id: int
@@ -44,3 +45,16 @@ class Job:
     is_abandoned: bool
     item_count: int
     done_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinding:
+    """What was noticed about one item of a bulk enrolment, or one request of a stream, by its position from 0.
+
+    Either it was refused, or it was enrolled and somebody should have a look; `message` says why, for people.
+    """
+
+    position: int
+    is_refusal: bool
+    reason: str
+    message: str

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from facedex.indexer.answers import answer_from_json, answer_to_json, request_digest
 from facedex.indexer.enrolment import (
     EnrolItem,
@@ -20,23 +22,22 @@ from facedex.indexer.enrolment import (
 from facedex.indexer.errors import InvalidArgument, ModelChanged, RequestIdReused, VectorInvalid, WrongModel
 from facedex.indexer.guards import Lookalike, Newcomers, action_for, guard_finding
 from facedex.indexer.policy import GuardAction, SeveralFaces
+from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest, SuccessorVector
-from facedex.indexer.store.store import EnrolmentEntry
 from facedex.indexer.vectors import checked_vector
 from facedex.indexer.vision.crops import encode_crop
 from facedex.indexer.vision.errors import ImageRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from facedex.indexer.enrolment import Enrol
     from facedex.indexer.gallery import Gallery
+    from facedex.indexer.store.enrolling import Enrolled
     from facedex.indexer.store.records import AddedTemplate, LedgerMark
-    from facedex.indexer.store.store import Enrolled
     from facedex.indexer.vision.pipeline import FaceCrop, FacePipeline
 
 MAX_ITEMS = 100
@@ -110,12 +111,15 @@ class Enroller:
         """What can be done without the others' turn: looking at the photographs. Changes nothing."""
         _check(request)
         sources = [source_digest(item) for item in request.items]
-        digest = request_digest(request, sources)
-        answer = self._first_answer(request, digest)
-        if answer is not None:
-            return PreparedRequest(_without_photographs(request), digest, answer=answer)
-        items = self._prepare(request, sources, checkpoint=checkpoint)
-        return PreparedRequest(_without_photographs(request), digest, items)
+        prepared = PreparedRequest(_without_photographs(request), request_digest(request, sources))
+        known: dict[str, int] = {}
+        if not all(isinstance(item, VectorItem) for item in request.items):
+            # Spares looking at photographs in vain; all of it is asked again when the request has its turn.
+            (prepared,) = self._answered([prepared])
+            if prepared.answer is not None:
+                return prepared
+            known = self._gallery.store.sources(self._gallery.record, request.details.external_id)
+        return replace(prepared, items=self._prepare(request, sources, known, checkpoint=checkpoint))
 
     def commit(
         self,
@@ -137,26 +141,13 @@ class Enroller:
 
     def rehearse(self, prepared: Sequence[PreparedRequest]) -> list[EnrolResult]:
         """What would become of each item; nothing is kept."""
-        newcomers = Newcomers()
-        return [item.result for each in prepared for item in self._checked(each, newcomers).items]
-
-    def _first_answer(self, request: Enrol, digest: str) -> Enrolment | None:
-        request_id = request.request_id
-        remembered = self._gallery.store.remembered(self._gallery.record, request_id) if request_id else None
-        if remembered is None:
-            return None
-        if remembered.digest != digest:
-            raise RequestIdReused
-        self._gallery.catch_up()  # another process may have given that answer
-        # Where the person was erased since, the answer no longer says whose it is; the request does.
-        return replace(answer_from_json(remembered.answer), identity_id=request.details.external_id)
+        return [item.result for each in self._checked(prepared) for item in each.items]
 
     # From photographs to vectors
 
     def _prepare(
-        self, request: Enrol, sources: Sequence[str], *, checkpoint: Callable[[], None]
+        self, request: Enrol, sources: Sequence[str], known: Mapping[str, int], *, checkpoint: Callable[[], None]
     ) -> tuple[_Prepared, ...]:
-        known = self._gallery.store.sources(self._gallery.record, request.details.external_id)
         prepared = [
             _known(source, known[source])
             if source in known
@@ -224,49 +215,103 @@ class Enroller:
         vectors = iter(self._pipeline.embed(crops, checkpoint=checkpoint))
         return tuple(each if each.face is None else replace(each, vector=next(vectors)) for each in prepared)
 
-    # From vectors to templates
+    # As the gallery stands
 
-    def _guarded(self, prepared: PreparedRequest, newcomers: Newcomers) -> PreparedRequest:
-        request = prepared.request
-        items = tuple(
-            each if each.vector is None else self._guard(request, each, each.vector, newcomers)
-            for each in prepared.items
+    def _checked(self, prepared: Sequence[PreparedRequest]) -> list[PreparedRequest]:
+        """With what is known and what is found now that they have their turn."""
+        return self._guarded(self._without_known(self._answered(prepared)))
+
+    def _answered(self, prepared: Sequence[PreparedRequest]) -> list[PreparedRequest]:
+        """With the first answers of those that were answered before.
+
+        Raises:
+            RequestIdReused: by another request.
+
+        """
+        ids = {each.request.request_id for each in prepared if each.answer is None} - {""}
+        answered = self._gallery.store.remembered_among(self._gallery.record, ids) if ids else {}
+        if answered:
+            self._gallery.catch_up()  # another process may have given an answer
+        return [_with_answer(each, answered.get(each.request.request_id)) for each in prepared]
+
+    def _without_known(self, prepared: Sequence[PreparedRequest]) -> list[PreparedRequest]:
+        """With the photographs that their identities have already left out."""
+        names = {each.request.details.external_id for each in prepared if each.answer is None}
+        sources = self._gallery.store.sources_among(self._gallery.record, names) if names else {}
+        return [_without(each, sources.get(each.request.details.external_id, {})) for each in prepared]
+
+    def _guarded(self, prepared: Sequence[PreparedRequest]) -> list[PreparedRequest]:
+        most = sum(len(each.items) for each in prepared)
+        newcomers = Newcomers(most=most, dimension=self._gallery.record.model.dimension)
+        lookalikes = iter(self._lookalikes(prepared))
+        guarded: list[PreparedRequest] = []
+        for each in prepared:
+            if self._has_guards(each.request):
+                items = tuple(
+                    item
+                    if item.vector is None
+                    else self._guard(each.request, item, item.vector, next(lookalikes), newcomers)
+                    for item in each.items
+                )
+                guarded.append(replace(each, items=items))
+            else:
+                guarded.append(each)
+            for item in guarded[-1].items:
+                if item.vector is not None:
+                    newcomers.add(each.request.details.external_id, item.vector)
+        return guarded
+
+    def _lookalikes(self, prepared: Sequence[PreparedRequest]) -> list[Lookalike | None]:
+        """For each vector that is guarded, in order, the nearest identity other than its own in the gallery."""
+        vectors = [
+            (each.request.details.external_id, item.vector)
+            for each in prepared
+            if self._has_guards(each.request)
+            for item in each.items
+            if item.vector is not None
+        ]
+        if not vectors:
+            return []
+        others = self._gallery.best_others(
+            np.stack([vector for _, vector in vectors]),
+            [identity_id for identity_id, _ in vectors],
+            min_score=self._gallery.guard_threshold,
         )
-        newcomers.add(request.details.external_id, (each.vector for each in items if each.vector is not None))
-        return replace(prepared, items=items)
+        return [None if each is None else Lookalike(each.identity.external_id, each.score) for each in others]
+
+    def _has_guards(self, request: Enrol) -> bool:
+        return {*self._guard_actions(request)} != {GuardAction.ALLOW}
+
+    def _guard_actions(self, request: Enrol) -> tuple[GuardAction, GuardAction]:
+        """What is done to duplicates, and to faces that are somebody else's."""
+        policy = self._gallery.policy.enrolment
+        return request.duplicate_action or policy.duplicate_action, request.mislabel_action or policy.mislabel_action
 
     def _guard(
-        self, request: Enrol, prepared: _Prepared, vector: NDArray[np.float32], newcomers: Newcomers
+        self,
+        request: Enrol,
+        prepared: _Prepared,
+        vector: NDArray[np.float32],
+        enrolled: Lookalike | None,
+        newcomers: Newcomers,
     ) -> _Prepared:
-        policy = self._gallery.policy.enrolment
-        duplicate = request.duplicate_action or policy.duplicate_action
-        mislabel = request.mislabel_action or policy.mislabel_action
-        if duplicate is GuardAction.ALLOW and mislabel is GuardAction.ALLOW:
+        identity_id = request.details.external_id
+        coming = newcomers.nearest_other(vector, identity_id=identity_id, min_score=self._gallery.guard_threshold)
+        other = max((each for each in (enrolled, coming) if each), key=lambda each: each.score, default=None)
+        if other is None:
             return prepared
-        finding = self._guard_finding(request.details.external_id, vector, newcomers)
-        if finding is None:
-            return prepared
+        own = (self._gallery.best_score(vector, identity_id), newcomers.own_score(vector, identity_id=identity_id))
+        finding = guard_finding(other, own_score=max((each for each in own if each is not None), default=None))
+        duplicate, mislabel = self._guard_actions(request)
         return _with_finding(prepared, finding, action_for(finding, duplicate=duplicate, mislabel=mislabel))
 
-    def _guard_finding(self, identity_id: str, vector: NDArray[np.float32], newcomers: Newcomers) -> Finding | None:
-        threshold = self._gallery.guard_threshold
-        enrolled = self._gallery.best_other(vector, identity_id=identity_id, min_score=threshold)
-        others = [
-            None if enrolled is None else Lookalike(enrolled.identity.external_id, enrolled.score),
-            newcomers.nearest_other(vector, identity_id=identity_id, min_score=threshold),
-        ]
-        other = max((each for each in others if each is not None), key=lambda each: each.score, default=None)
-        if other is None:
-            return None
-        own = (self._gallery.best_score(vector, identity_id), newcomers.own_score(vector, identity_id=identity_id))
-        return guard_finding(other, own_score=max((each for each in own if each is not None), default=None))
+    # From vectors to templates
 
     def _commit(self, prepared: Sequence[PreparedRequest], *, mark: MarkOf | None) -> list[Enrolment]:
         self._gallery.catch_up()
         if self._gallery.record.model.digest != self.model_digest:
             raise ModelChanged(self._gallery.record.name)
-        newcomers = Newcomers()
-        checked = [self._checked(each, newcomers) for each in prepared]
+        checked = self._checked(prepared)
         entries = [self._entry(each) for each in checked if _is_to_be_enrolled(each)]
         if not entries and mark is None:
             return self._answers(checked, ())
@@ -280,11 +325,6 @@ class Enroller:
     def _answers(self, checked: Sequence[PreparedRequest], enrolled: Sequence[Enrolled]) -> list[Enrolment]:
         rest = iter(enrolled)
         return [_answer(each, next(rest)) if _is_to_be_enrolled(each) else self._unchanged(each) for each in checked]
-
-    def _checked(self, prepared: PreparedRequest, newcomers: Newcomers) -> PreparedRequest:
-        # Asked again, because the same request may have been sent twice at the same time.
-        answer = prepared.answer or self._first_answer(prepared.request, prepared.digest)
-        return self._guarded(prepared, newcomers) if answer is None else replace(prepared, answer=answer)
 
     def _entry(self, prepared: PreparedRequest) -> EnrolmentEntry:
         request = prepared.request
@@ -347,6 +387,27 @@ def _check(request: Enrol) -> None:
 
 def _known(source: str, template_id: int) -> _Prepared:
     return _Prepared(EnrolResult(EnrolOutcome.ALREADY_ENROLLED, template_id), source)
+
+
+def _with_answer(prepared: PreparedRequest, remembered: RememberedRequest | None) -> PreparedRequest:
+    if prepared.answer is not None or remembered is None:
+        return prepared
+    if remembered.digest != prepared.digest:
+        raise RequestIdReused
+    # Where the person was erased since, the answer no longer says whose it is; the request does.
+    identity_id = prepared.request.details.external_id
+    return replace(prepared, answer=replace(answer_from_json(remembered.answer), identity_id=identity_id))
+
+
+def _without(prepared: PreparedRequest, known: Mapping[str, int]) -> PreparedRequest:
+    """Without what the identity has, by the digest of the photograph."""
+    items = tuple(
+        _known(each.source_digest, known[each.source_digest])
+        if each.is_pending and each.source_digest in known
+        else each
+        for each in prepared.items
+    )
+    return replace(prepared, items=items)
 
 
 def _refused(source: str, *findings: Finding, result: EnrolResult | None = None) -> _Prepared:

@@ -33,8 +33,8 @@ from facedex.indexer.indexes import OpenedIndex
 from facedex.indexer.policy import GalleryPolicy, policy_from_json
 from facedex.indexer.rebuilds import Rebuilds
 from facedex.indexer.search.template_index import Scope
+from facedex.indexer.store.enrolling import EnrolmentEntry, no_mark
 from facedex.indexer.store.records import ChangeOp
-from facedex.indexer.store.store import EnrolmentEntry, no_mark
 from facedex.indexer.store.tombstones import ErasureReason
 from facedex.indexer.succession import SuccessionIndexes, add_vectors, in_force, policy_on_scale
 from facedex.indexer.thresholds import Thresholds
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from facedex.indexer.search.fast import FastIndex
     from facedex.indexer.search.segment import Segment
     from facedex.indexer.search.template_index import Hit, TemplateIndex
+    from facedex.indexer.store.enrolling import Enrolled, MarkAfter
     from facedex.indexer.store.moment import StoreMoment
     from facedex.indexer.store.records import (
         Change,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
         NewEnrolment,
         RememberedRequest,
     )
-    from facedex.indexer.store.store import Enrolled, Erased, MarkAfter, Merged, Store
+    from facedex.indexer.store.store import Erased, Merged, Store
     from facedex.indexer.vision.pipeline import Detection, FaceCrop
 
 logger = logging.getLogger(__name__)
@@ -586,12 +587,19 @@ class Gallery:
         """From this cosine of the model that every template has a vector of, two photographs are taken for one person."""
         return self._own_thresholds.point(self.template_count).threshold
 
-    def best_other(self, probe: NDArray[np.float32], *, identity_id: str, min_score: float) -> Candidate | None:
-        """The nearest identity other than this one, if it reaches `min_score`."""
-        scope = Scope(excluded=frozenset(self._store.ids_of(self._record, [identity_id])))
-        search = partial(self._index.search, probe[None])
-        (candidates,) = self._found(search, limit=1, min_score=min_score, scope=scope).candidates
-        return candidates[0] if candidates else None
+    def best_others(
+        self, vectors: NDArray[np.float32], external_ids: Sequence[str], *, min_score: float
+    ) -> list[Candidate | None]:
+        """For each vector the nearest identity other than its own, if it reaches `min_score`.
+
+        `vectors` (n, dimension) are of the model that every template has a vector of.
+        """
+        search = partial(self._index.search, vectors)
+        found = self._found(search, limit=2, min_score=min_score, scope=Scope()).candidates
+        return [
+            next((each for each in candidates if each.identity.external_id != own), None)
+            for candidates, own in zip(found, external_ids, strict=True)
+        ]
 
     def verify(
         self,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from facedex.indexer.enrolment import EnrolReason, Finding
 from facedex.indexer.policy import GuardAction
-from facedex.indexer.vectors import cosine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -24,24 +22,40 @@ class Lookalike:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
 class Newcomers:
     """Who is about to be enrolled in the same transaction, and is in no index yet."""
 
-    templates: list[tuple[str, NDArray[np.float32]]] = field(default_factory=list[tuple[str, "NDArray[np.float32]"]])
+    def __init__(self, *, most: int, dimension: int) -> None:
+        """For at most so many vectors (dimension,)."""
+        self._vectors = np.zeros((most, dimension), np.float32)
+        self._owners = np.zeros(most, np.int64)
+        self._numbers: dict[str, int] = {}
+        self._count = 0
 
-    def add(self, identity_id: str, vectors: Iterable[NDArray[np.float32]]) -> None:
-        self.templates.extend((identity_id, vector) for vector in vectors)
+    def add(self, identity_id: str, vector: NDArray[np.float32]) -> None:
+        self._vectors[self._count] = vector
+        self._owners[self._count] = self._numbers.setdefault(identity_id, len(self._numbers))
+        self._count += 1
 
     def nearest_other(self, vector: NDArray[np.float32], *, identity_id: str, min_score: float) -> Lookalike | None:
         """The nearest of them other than this identity, if it reaches `min_score`."""
-        scores = [Lookalike(each, cosine(other, vector)) for each, other in self.templates if each != identity_id]
-        best = max(scores, key=lambda each: each.score, default=None)
-        return None if best is None or best.score < min_score else best
+        scores = np.where(self._is_of(identity_id), -np.inf, self._scores(vector))
+        if not len(scores) or scores.max() < min_score:
+            return None
+        best = int(scores.argmax())
+        return Lookalike([*self._numbers][self._owners[best]], float(scores[best]))
 
     def own_score(self, vector: NDArray[np.float32], *, identity_id: str) -> float | None:
         """The best cosine to those of this identity."""
-        return max((cosine(own, vector) for each, own in self.templates if each == identity_id), default=None)
+        scores = self._scores(vector)[self._is_of(identity_id)]
+        return float(scores.max()) if len(scores) else None
+
+    def _scores(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = self._vectors[: self._count] @ vector
+        return scores.clip(-1.0, 1.0)
+
+    def _is_of(self, identity_id: str) -> NDArray[np.bool_]:
+        return np.equal(self._owners[: self._count], self._numbers.get(identity_id, -1))
 
 
 def guard_finding(best_other: Lookalike, *, own_score: float | None) -> Finding:

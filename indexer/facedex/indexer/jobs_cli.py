@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from facedex.indexer.store.records import BulkFinding, JobRecord
     from facedex.indexer.store.store import Store
 
-app = typer.Typer(help="Long-running work: calibrations of servers, and bulk enrolments.")
+app = typer.Typer(help="Long-running work: calibrations of servers, bulk enrolments and streams.")
 
 # How long a job that is worked on gets to stop, so that the end can be shown.
 STOP_SECONDS = 5.0
@@ -35,7 +35,7 @@ Limit = Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many
 
 @app.callback(invoke_without_command=True)
 def jobs(context: typer.Context) -> None:
-    """Long-running work: calibrations of servers, and bulk enrolments. Without a command, lists it."""
+    """Long-running work: calibrations of servers, bulk enrolments and streams. Without a command, lists it."""
     if context.invoked_subcommand is None:
         list_jobs(context)
 
@@ -61,7 +61,7 @@ def list_jobs(context: typer.Context, *, limit: Limit = 100, as_json: AsJson = F
 
 @app.command()
 def show(context: typer.Context, job: JobNumber, *, as_json: AsJson = False) -> None:
-    """Shows one job; of a bulk enrolment also what was noticed, by the item's position in the source."""
+    """Shows one job; of a bulk enrolment or a stream also what was noticed, by position in it."""
     with good_order(interrupted="stopped"), opened_store(context.obj) as store:
         found, now = store.job(job), store.now()
         findings = list(store.bulk_findings(found))
@@ -134,8 +134,9 @@ def _row(job: JobRecord) -> tuple[str | Text, ...]:
 
 
 def _progress(job: JobRecord) -> str:
-    share = f"{job.progress:.0%}"
-    return f"{share} ({job.position} of {job.item_count})" if job.item_count else share
+    if job.item_count:
+        return f"{job.progress:.0%} ({job.position} of {job.item_count})"
+    return f"{job.position} so far" if job.position and not job.state.is_final else f"{job.progress:.0%}"
 
 
 def _moment(moment: datetime) -> str:
@@ -172,7 +173,7 @@ def _advice(job: JobRecord, now: datetime) -> str:
 def _print_findings(findings: list[BulkFinding]) -> None:
     if not findings:
         return
-    table = Table("position", "", "reason", "what to do", title="What was noticed, by position in the source from 0")
+    table = Table("position", "", "reason", "what to do", title="What was noticed, by position from 0")
     for each in findings[:SHOWN]:
         refused = "refused" if each.is_refusal else "look at it"
         table.add_row(str(each.position), refused, each.reason.replace("_", " "), Text(each.message))

@@ -27,15 +27,15 @@ from facedex.v1 import identification_pb2 as facedex_dot_v1_dot_identification__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x61\x63\x65\x64\x65x/v1/operations.proto\x12\nfacedex.v1\x1a\x1c\x66\x61\x63\x65\x64\x65x/v1/consistency.proto\x1a\x1f\x66\x61\x63\x65\x64\x65x/v1/identification.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x02\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07gallery\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.facedex.v1.JobState\x12\x10\n\x08progress\x18\x05 \x01(\x01\x12\x0e\n\x06result\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\t \x01(\t\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cis_abandoned\x18\x0b \x01(\x08\x12\x12\n\nitem_count\x18\x0c \x01(\x03\x12\x12\n\ndone_count\x18\r \x01(\x03\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\x03\".\n\x0eGetJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.facedex.v1.Job\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"J\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.facedex.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"1\n\x11\x43\x61ncelJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.facedex.v1.Job\"\x16\n\x14GetServerInfoRequest\"\x8b\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x08\x64\x65tector\x18\x02 \x01(\x0b\x32\x15.facedex.v1.ModelInfo\x12\'\n\x08\x65mbedder\x18\x03 \x01(\x0b\x32\x15.facedex.v1.ModelInfo\x12\x17\n\x0fmax_image_bytes\x18\x04 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x1f\n\x17max_concurrent_requests\x18\x07 \x01(\x05\x12\x14\n\x0cloaded_share\x18\x08 \x01(\x01\x12&\n\x07indexes\x18\t \x03(\x0b\x32\x15.facedex.v1.IndexInfo\x12\x1b\n\x13index_checked_total\x18\n \x01(\x03\x12\x1a\n\x12index_missed_total\x18\x0b \x01(\x03\x12)\n\x08promises\x18\x0c \x03(\x0b\x32\x17.facedex.v1.PromiseInfo\"|\n\x0bPromiseInfo\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x33\n\x0foperating_point\x18\x02 \x01(\x0b\x32\x1a.facedex.v1.OperatingPoint\x12\x18\n\x10watched_searches\x18\x03 \x01(\x03\x12\r\n\x05\x64rift\x18\x04 \x01(\t\"\xab\x01\n\tIndexInfo\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x16\n\x0etemplate_count\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x1a\n\x12\x62its_per_component\x18\x04 \x01(\x01\x12\x17\n\x0foperating_score\x18\x05 \x01(\x01\x12\x1e\n\x16share_compared_exactly\x18\x06 \x01(\x01\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\xb4\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x16\n\x0e\x63ommercial_use\x18\x04 \x01(\x08\x12\x11\n\tdimension\x18\x05 \x01(\x05\x12\x1e\n\x11\x64\x65\x66\x61ult_threshold\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fthreshold_basis\x18\x07 \x01(\tB\x14\n\x12_default_threshold*\x96\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_WAITING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x12\n\x0eJOB_STATE_DONE\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x32\x9a\x03\n\x11OperationsService\x12T\n\rGetServerInfo\x12 .facedex.v1.GetServerInfoRequest\x1a!.facedex.v1.GetServerInfoResponse\x12?\n\x06GetJob\x12\x19.facedex.v1.GetJobRequest\x1a\x1a.facedex.v1.GetJobResponse\x12\x45\n\x08ListJobs\x12\x1b.facedex.v1.ListJobsRequest\x1a\x1c.facedex.v1.ListJobsResponse\x12H\n\tCancelJob\x12\x1c.facedex.v1.CancelJobRequest\x1a\x1d.facedex.v1.CancelJobResponse\x12]\n\x10\x43heckConsistency\x12#.facedex.v1.CheckConsistencyRequest\x1a$.facedex.v1.CheckConsistencyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x61\x63\x65\x64\x65x/v1/operations.proto\x12\nfacedex.v1\x1a\x1c\x66\x61\x63\x65\x64\x65x/v1/consistency.proto\x1a\x1f\x66\x61\x63\x65\x64\x65x/v1/identification.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x02\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07gallery\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.facedex.v1.JobState\x12\x10\n\x08progress\x18\x05 \x01(\x01\x12\x0e\n\x06result\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\t \x01(\t\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cis_abandoned\x18\x0b \x01(\x08\x12\x12\n\nitem_count\x18\x0c \x01(\x03\x12\x12\n\ndone_count\x18\r \x01(\x03\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\x03\".\n\x0eGetJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.facedex.v1.Job\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"J\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.facedex.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x16ListJobFindingsRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\nJobFinding\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x12\n\nis_refusal\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\\\n\x17ListJobFindingsResponse\x12(\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x16.facedex.v1.JobFinding\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"1\n\x11\x43\x61ncelJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.facedex.v1.Job\"\x16\n\x14GetServerInfoRequest\"\x8b\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x08\x64\x65tector\x18\x02 \x01(\x0b\x32\x15.facedex.v1.ModelInfo\x12\'\n\x08\x65mbedder\x18\x03 \x01(\x0b\x32\x15.facedex.v1.ModelInfo\x12\x17\n\x0fmax_image_bytes\x18\x04 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x1f\n\x17max_concurrent_requests\x18\x07 \x01(\x05\x12\x14\n\x0cloaded_share\x18\x08 \x01(\x01\x12&\n\x07indexes\x18\t \x03(\x0b\x32\x15.facedex.v1.IndexInfo\x12\x1b\n\x13index_checked_total\x18\n \x01(\x03\x12\x1a\n\x12index_missed_total\x18\x0b \x01(\x03\x12)\n\x08promises\x18\x0c \x03(\x0b\x32\x17.facedex.v1.PromiseInfo\"|\n\x0bPromiseInfo\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x33\n\x0foperating_point\x18\x02 \x01(\x0b\x32\x1a.facedex.v1.OperatingPoint\x12\x18\n\x10watched_searches\x18\x03 \x01(\x03\x12\r\n\x05\x64rift\x18\x04 \x01(\t\"\xab\x01\n\tIndexInfo\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x16\n\x0etemplate_count\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x1a\n\x12\x62its_per_component\x18\x04 \x01(\x01\x12\x17\n\x0foperating_score\x18\x05 \x01(\x01\x12\x1e\n\x16share_compared_exactly\x18\x06 \x01(\x01\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\xb4\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x16\n\x0e\x63ommercial_use\x18\x04 \x01(\x08\x12\x11\n\tdimension\x18\x05 \x01(\x05\x12\x1e\n\x11\x64\x65\x66\x61ult_threshold\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fthreshold_basis\x18\x07 \x01(\tB\x14\n\x12_default_threshold*\x96\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_WAITING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x12\n\x0eJOB_STATE_DONE\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x32\xf6\x03\n\x11OperationsService\x12T\n\rGetServerInfo\x12 .facedex.v1.GetServerInfoRequest\x1a!.facedex.v1.GetServerInfoResponse\x12?\n\x06GetJob\x12\x19.facedex.v1.GetJobRequest\x1a\x1a.facedex.v1.GetJobResponse\x12\x45\n\x08ListJobs\x12\x1b.facedex.v1.ListJobsRequest\x1a\x1c.facedex.v1.ListJobsResponse\x12Z\n\x0fListJobFindings\x12\".facedex.v1.ListJobFindingsRequest\x1a#.facedex.v1.ListJobFindingsResponse\x12H\n\tCancelJob\x12\x1c.facedex.v1.CancelJobRequest\x1a\x1d.facedex.v1.CancelJobResponse\x12]\n\x10\x43heckConsistency\x12#.facedex.v1.CheckConsistencyRequest\x1a$.facedex.v1.CheckConsistencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'facedex.v1.operations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=1651
-  _globals['_JOBSTATE']._serialized_end=1801
+  _globals['_JOBSTATE']._serialized_start=1888
+  _globals['_JOBSTATE']._serialized_end=2038
   _globals['_JOB']._serialized_start=140
   _globals['_JOB']._serialized_end=449
   _globals['_GETJOBREQUEST']._serialized_start=451
@@ -46,20 +46,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTJOBSREQUEST']._serialized_end=584
   _globals['_LISTJOBSRESPONSE']._serialized_start=586
   _globals['_LISTJOBSRESPONSE']._serialized_end=660
-  _globals['_CANCELJOBREQUEST']._serialized_start=662
-  _globals['_CANCELJOBREQUEST']._serialized_end=692
-  _globals['_CANCELJOBRESPONSE']._serialized_start=694
-  _globals['_CANCELJOBRESPONSE']._serialized_end=743
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=745
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=767
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=770
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1165
-  _globals['_PROMISEINFO']._serialized_start=1167
-  _globals['_PROMISEINFO']._serialized_end=1291
-  _globals['_INDEXINFO']._serialized_start=1294
-  _globals['_INDEXINFO']._serialized_end=1465
-  _globals['_MODELINFO']._serialized_start=1468
-  _globals['_MODELINFO']._serialized_end=1648
-  _globals['_OPERATIONSSERVICE']._serialized_start=1804
-  _globals['_OPERATIONSSERVICE']._serialized_end=2214
+  _globals['_LISTJOBFINDINGSREQUEST']._serialized_start=662
+  _globals['_LISTJOBFINDINGSREQUEST']._serialized_end=718
+  _globals['_JOBFINDING']._serialized_start=720
+  _globals['_JOBFINDING']._serialized_end=803
+  _globals['_LISTJOBFINDINGSRESPONSE']._serialized_start=805
+  _globals['_LISTJOBFINDINGSRESPONSE']._serialized_end=897
+  _globals['_CANCELJOBREQUEST']._serialized_start=899
+  _globals['_CANCELJOBREQUEST']._serialized_end=929
+  _globals['_CANCELJOBRESPONSE']._serialized_start=931
+  _globals['_CANCELJOBRESPONSE']._serialized_end=980
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=982
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1004
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1007
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1402
+  _globals['_PROMISEINFO']._serialized_start=1404
+  _globals['_PROMISEINFO']._serialized_end=1528
+  _globals['_INDEXINFO']._serialized_start=1531
+  _globals['_INDEXINFO']._serialized_end=1702
+  _globals['_MODELINFO']._serialized_start=1705
+  _globals['_MODELINFO']._serialized_end=1885
+  _globals['_OPERATIONSSERVICE']._serialized_start=2041
+  _globals['_OPERATIONSSERVICE']._serialized_end=2543
 # @@protoc_insertion_point(module_scope)

@@ -79,7 +79,9 @@ class Job(_message.Message):
     id: _builtins.int
     """Its number."""
     kind: _builtins.str
-    """What is done: calibrate; or enrol, a bulk enrolment by facedex-index."""
+    """What is done: calibrate; enrol, a bulk enrolment by facedex-index; or enrol-stream, enrolments over a stream that goes
+    on for more than some seconds.
+    """
     gallery: _builtins.str
     """For which gallery."""
     state: Global___JobState.ValueType
@@ -87,7 +89,7 @@ class Job(_message.Message):
     progress: _builtins.float
     """How far it is, 0 to 1."""
     result: _builtins.str
-    """What came out of it, as JSON; empty until it is done. Of a bulk enrolment, counts by outcome so far."""
+    """What came out of it, as JSON; empty until it is done. Of a bulk enrolment, or a stream, counts by outcome so far."""
     error: _builtins.str
     """Why it failed, for people."""
     owner: _builtins.str
@@ -99,7 +101,7 @@ class Job(_message.Message):
     item_count: _builtins.int
     """Of a bulk enrolment: how many items it has."""
     done_count: _builtins.int
-    """Of a bulk enrolment: how many of them are dealt with."""
+    """Of a bulk enrolment: how many of them are dealt with. Of a stream: how many requests."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for."""
@@ -232,6 +234,94 @@ class ListJobsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
+
+@_typing.final
+class ListJobFindingsRequest(_message.Message):
+    """Asks what was noticed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The job's number."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobFindingsRequest: _TypeAlias = ListJobFindingsRequest  # noqa: Y015
+
+@_typing.final
+class JobFinding(_message.Message):
+    """What was noticed about one item of a bulk enrolment, or one request of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    IS_REFUSAL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Its position in the source, or in the stream, from 0."""
+    is_refusal: _builtins.bool
+    """Whether it was refused; else it was enrolled, and somebody should have a look."""
+    reason: _builtins.str
+    """Why, for programs, in lower case: as in EnrolFinding, or the reason of an error."""
+    message: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        is_refusal: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_refusal", b"is_refusal", "message", b"message", "position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobFinding: _TypeAlias = JobFinding  # noqa: Y015
+
+@_typing.final
+class ListJobFindingsResponse(_message.Message):
+    """A page of what was noticed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Ask with it for the next page; empty where nothing is left."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobFinding]:
+        """In the order of the items; of each item all."""
+
+    def __init__(
+        self,
+        *,
+        findings: _abc.Iterable[Global___JobFinding] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobFindingsResponse: _TypeAlias = ListJobFindingsResponse  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):

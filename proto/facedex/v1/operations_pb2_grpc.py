@@ -51,6 +51,11 @@ class OperationsServiceStub:
                 request_serializer=facedex_dot_v1_dot_operations__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=facedex_dot_v1_dot_operations__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
+        self.ListJobFindings = channel.unary_unary(
+                '/facedex.v1.OperationsService/ListJobFindings',
+                request_serializer=facedex_dot_v1_dot_operations__pb2.ListJobFindingsRequest.SerializeToString,
+                response_deserializer=facedex_dot_v1_dot_operations__pb2.ListJobFindingsResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/facedex.v1.OperationsService/CancelJob',
                 request_serializer=facedex_dot_v1_dot_operations__pb2.CancelJobRequest.SerializeToString,
@@ -83,6 +88,14 @@ class OperationsServiceServicer:
 
     def ListJobs(self, request, context):
         """Lists jobs, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobFindings(self, request, context):
+        """Lists what was noticed about the items of a bulk enrolment, or the requests of a stream, in their order. Never whom they
+        show. NOT_FOUND where there is no job of that number.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,6 +134,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ListJobs,
                     request_deserializer=facedex_dot_v1_dot_operations__pb2.ListJobsRequest.FromString,
                     response_serializer=facedex_dot_v1_dot_operations__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'ListJobFindings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobFindings,
+                    request_deserializer=facedex_dot_v1_dot_operations__pb2.ListJobFindingsRequest.FromString,
+                    response_serializer=facedex_dot_v1_dot_operations__pb2.ListJobFindingsResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -215,6 +233,33 @@ class OperationsService:
             '/facedex.v1.OperationsService/ListJobs',
             facedex_dot_v1_dot_operations__pb2.ListJobsRequest.SerializeToString,
             facedex_dot_v1_dot_operations__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobFindings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facedex.v1.OperationsService/ListJobFindings',
+            facedex_dot_v1_dot_operations__pb2.ListJobFindingsRequest.SerializeToString,
+            facedex_dot_v1_dot_operations__pb2.ListJobFindingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

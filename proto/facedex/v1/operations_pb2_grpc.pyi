@@ -40,6 +40,10 @@ class OperationsServiceStub:
     """Tells how far a job is. NOT_FOUND where there is none of that number."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListJobsRequest, _operations_pb2.ListJobsResponse]
     """Lists jobs, the newest first."""
+    ListJobFindings: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListJobFindingsRequest, _operations_pb2.ListJobFindingsResponse]
+    """Lists what was noticed about the items of a bulk enrolment, or the requests of a stream, in their order. Never whom they
+    show. NOT_FOUND where there is no job of that number.
+    """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_operations_pb2.CancelJobRequest, _operations_pb2.CancelJobResponse]
     """Asks a job to stop; one that is done stays done. It stops within a second or two, and what it has done stays.
     One that nobody works on is cancelled at once.
@@ -60,6 +64,10 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """Tells how far a job is. NOT_FOUND where there is none of that number."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListJobsRequest, _operations_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, the newest first."""
+    ListJobFindings: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListJobFindingsRequest, _operations_pb2.ListJobFindingsResponse]  # type: ignore[assignment]
+    """Lists what was noticed about the items of a bulk enrolment, or the requests of a stream, in their order. Never whom they
+    show. NOT_FOUND where there is no job of that number.
+    """
     CancelJob: _aio.UnaryUnaryMultiCallable[_operations_pb2.CancelJobRequest, _operations_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks a job to stop; one that is done stays done. It stops within a second or two, and what it has done stays.
     One that nobody works on is cancelled at once.
@@ -95,6 +103,16 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.ListJobsResponse, _abc.Awaitable[_operations_pb2.ListJobsResponse]]:
         """Lists jobs, the newest first."""
+
+    @_abc_1.abstractmethod
+    def ListJobFindings(
+        self,
+        request: _operations_pb2.ListJobFindingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.ListJobFindingsResponse, _abc.Awaitable[_operations_pb2.ListJobFindingsResponse]]:
+        """Lists what was noticed about the items of a bulk enrolment, or the requests of a stream, in their order. Never whom they
+        show. NOT_FOUND where there is no job of that number.
+        """
 
     @_abc_1.abstractmethod
     def CancelJob(

@@ -16,6 +16,7 @@ from facedex.server.gallery_service import GUARD_ACTION, SEVERAL_FACES, known_va
 from facedex.server.interceptor import log_unexpected
 from facedex.server.paging import name_before, page_size, token_after
 from facedex.server.status import failure_of, is_expected
+from facedex.server.stream_job import stream_job
 from facedex.server.translate import (
     domain_filters,
     domain_time,
@@ -73,8 +74,9 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     ) -> Iterator[enrolment_pb2.EnrolStreamResponse]:
         checkpoint = checkpoint_of(context)
         line = EnrolLine(lambda request: self._looked_at(request, checkpoint), self._lookers)
-        with self._patience.while_busy(context, line.is_busy):
-            for answer in line.answers(request.enrol for request in request_iterator):
+        with stream_job(self._galleries.store) as job, self._patience.while_busy(context, line.is_busy):
+            for answer in line.answers(job.watched(request.enrol for request in request_iterator)):
+                job.note(answer)
                 yield self._streamed(answer)
 
     def GetIdentity(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from facedex.indexer.consistency.check import check_gallery
 from facedex.indexer.jobs.cancelling import cancel, is_abandoned
 from facedex.indexer.jobs.owner import place_of
-from facedex.indexer.store.records import JobRecord, JobState
+from facedex.indexer.store.records import BulkFinding, JobRecord, JobState
 from facedex.server.admission import Admission
 from facedex.server.call import checkpoint_of
 from facedex.server.consistency import wire_report
@@ -74,6 +74,17 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
         more = token_after(str(jobs[-1].id)) if len(jobs) == size else ""
         return operations_pb2.ListJobsResponse(jobs=[self._wire_job(each) for each in jobs], next_page_token=more)
 
+    def ListJobFindings(
+        self, request: operations_pb2.ListJobFindingsRequest, context: grpc.ServicerContext
+    ) -> operations_pb2.ListJobFindingsResponse:
+        job = self._galleries.store.job(request.id)  # raises where there is none
+        after = number_before(request.page_token)
+        page = self._galleries.store.findings_page(job.id, after=-1 if after is None else after)
+        return operations_pb2.ListJobFindingsResponse(
+            findings=[_wire_finding(each) for each in page],
+            next_page_token=token_after(str(page[-1].position)) if page else "",
+        )
+
     def CancelJob(
         self, request: operations_pb2.CancelJobRequest, context: grpc.ServicerContext
     ) -> operations_pb2.CancelJobResponse:
@@ -105,6 +116,12 @@ def wire_job(job: JobRecord, *, now: datetime) -> operations_pb2.Job:
         is_abandoned=is_abandoned(job, now),
         item_count=job.item_count,
         done_count=job.position,
+    )
+
+
+def _wire_finding(finding: BulkFinding) -> operations_pb2.JobFinding:
+    return operations_pb2.JobFinding(
+        position=finding.position, is_refusal=finding.is_refusal, reason=finding.reason, message=finding.message
     )
 
 

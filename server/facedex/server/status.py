@@ -31,6 +31,7 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (errors.SeveralFacesFound, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WrongModel, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ModelChanged, grpc.StatusCode.ABORTED),
+    (errors.JobTaken, grpc.StatusCode.ABORTED),
     (errors.ModelMissing, grpc.StatusCode.FAILED_PRECONDITION),
     (ScoresInvalid, grpc.StatusCode.INVALID_ARGUMENT),
     (CalibrationError, grpc.StatusCode.FAILED_PRECONDITION),

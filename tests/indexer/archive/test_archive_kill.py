@@ -22,9 +22,10 @@ from facedex.indexer.archive.exporting import Exporter
 from facedex.indexer.archive.importing import GROUP_PEOPLE
 from facedex.indexer.policy import GalleryPolicy, policy_to_json
 from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import IdentityDetails, JobState, NewEnrolment
 from facedex.indexer.store.schema import template
-from facedex.indexer.store.store import EnrolmentEntry, Store
+from facedex.indexer.store.store import Store
 
 PROGRAM = Path(sys.executable).parent / "facedex-index"
 PEOPLE = 5 * GROUP_PEOPLE + 7

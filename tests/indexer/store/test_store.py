@@ -21,6 +21,7 @@ from facedex.indexer.errors import (
     TemplateNotFound,
 )
 from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.enrolling import Enrolled
 from facedex.indexer.store.records import (
     AttributeFilter,
     Change,
@@ -33,7 +34,7 @@ from facedex.indexer.store.records import (
     RememberedRequest,
 )
 from facedex.indexer.store.schema import metadata
-from facedex.indexer.store.store import Enrolled, Store
+from facedex.indexer.store.store import Store
 
 MODEL = ModelRecord("ab" * 32, "tiny", 4, "Apache-2.0", 0.5, "a guess")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -15,6 +13,7 @@ from facedex.indexer.enroller import PreparedRequest, no_checkpoint
 from facedex.indexer.enrolment import Enrol, EnrolOutcome, EnrolReason, EnrolResult, Finding, VectorItem
 from facedex.indexer.errors import InvalidArgument, JobTaken, StoreUnavailable
 from facedex.indexer.jobs.bulk_item import ItemRefused
+from facedex.indexer.jobs.look_ahead import LookAhead
 from facedex.indexer.jobs.resuming import ended_in_order, resumed_or_begun
 from facedex.indexer.jobs.runner import HEARTBEAT_SECONDS
 from facedex.indexer.store.records import BulkFinding, JobState, LedgerMark
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 
 # Items of one transaction, at fixed positions of the source, so that a second run makes the same transactions.
 GROUP_ITEMS = 32
-# Groups that are looked at ahead of the one that is written.
-GROUPS_AHEAD = 3
-# Items that wait for a thread to look at them.
-UNSEEN_PER_WORKER = 4
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 # How soon a cancelled enrolment notices it.
 LOOK_SECONDS = 0.3
@@ -116,25 +111,11 @@ class BulkEnrolment:
     ) -> Generator[list[tuple[BulkItem, PreparedRequest | EnrolResult]]]:
         """Groups in order, looked at ahead. Raises what `checkpoint` raises."""
         rest = islice(_interruptible(items, checkpoint), skipped, None)
-        # A tar's items come with their photographs: few of them are in memory, however many were looked at ahead.
-        unseen = threading.Semaphore(UNSEEN_PER_WORKER * self._workers)
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="enrol") as pool:
-            ahead: deque[tuple[BulkItem, Future[PreparedRequest | EnrolResult]]] = deque()
-            try:
-                while True:
-                    wanted = GROUP_ITEMS * (1 + GROUPS_AHEAD) - len(ahead)
-                    for item in islice(rest, wanted):
-                        _acquired(unseen, checkpoint)
-                        future = pool.submit(self._look, item, checkpoint)
-                        future.add_done_callback(lambda _: unseen.release())
-                        ahead.append((item.without_content(), future))
-                    if not ahead:
-                        return
-                    group = [ahead.popleft() for _ in range(min(GROUP_ITEMS, len(ahead)))]
-                    yield [(item, _awaited(future, checkpoint)) for item, future in group]
-            finally:
-                for _, future in ahead:
-                    future.cancel()
+        with LookAhead(
+            rest, lambda item: self._look(item, checkpoint), workers=self._workers, checkpoint=checkpoint
+        ) as looked:
+            while group := list(islice(looked, GROUP_ITEMS)):
+                yield group
 
     def _look(self, item: BulkItem, checkpoint: Callable[[], None]) -> PreparedRequest | EnrolResult:
         try:
@@ -251,17 +232,6 @@ def _interruptible(items: Iterator[BulkItem], checkpoint: Callable[[], None]) ->
     for item in items:
         checkpoint()
         yield item
-
-
-def _acquired(places: threading.Semaphore, checkpoint: Callable[[], None]) -> None:
-    while not places.acquire(timeout=LOOK_SECONDS):
-        checkpoint()
-
-
-def _awaited(future: Future[Outcome], checkpoint: Callable[[], None]) -> Outcome:
-    while not wait([future], timeout=LOOK_SECONDS).done:
-        checkpoint()
-    return future.result()
 
 
 def _refused(reason: EnrolReason, message: str) -> EnrolResult:

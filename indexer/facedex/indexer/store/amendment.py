@@ -13,7 +13,7 @@ from facedex.indexer.store.records import ChangeOp, GalleryRecord, Standing
 from facedex.indexer.store.schema import OWNED, change, gallery, template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from facedex.indexer.store.sealing import Seals
 
@@ -31,7 +31,7 @@ class StoreAmendment:
         """Fills missing numbers of the log with changes that concern nobody."""
         for first, last in gaps:
             for seq in range(first, last + 1):
-                self._insert(ChangeOp.UPDATE, [0], identity_id=0, after=seq - 1)
+                self._insert(ChangeOp.UPDATE, 0, identity_id=0, after=seq - 1)
 
     def void(self, seqs: Iterable[int]) -> None:
         """Makes changes that say nothing sensible concern nobody."""
@@ -77,12 +77,11 @@ class StoreAmendment:
         # Above every number that anybody was ever told.
         after = max(self._last(), standing.revision if standing else 0)
         self.number_anew([(self._last() + 1, after)])
-        self._insert(op, [template_id], identity_id=identity_id, after=after)
+        self._insert(op, template_id, identity_id=identity_id, after=after)
 
-    def _insert(self, op: ChangeOp, template_ids: Sequence[int], *, identity_id: int, after: int) -> None:
-        number = self._record.id
+    def _insert(self, op: ChangeOp, template_id: int, *, identity_id: int, after: int) -> None:
         change_rows.insert_changes(
-            self._connection, op, template_ids, gallery_id=number, identity_id=identity_id, after=after
+            self._connection, self._record.id, [change_rows.NewChange(op, template_id, identity_id)], after=after
         )
 
     def _last(self) -> int:

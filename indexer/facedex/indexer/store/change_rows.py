@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, and_, func, insert, select
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from facedex.indexer.store.sealing import Sealer, Seals
 
 
+@dataclass(frozen=True, slots=True)
+class NewChange:
+    """A change that the log is to tell of; 0: it concerns no template, or no identity."""
+
+    op: ChangeOp
+    template_id: int
+    identity_id: int
+
+
 def log_change(
     connection: Connection,
     op: ChangeOp,
@@ -32,28 +42,26 @@ def log_change(
     after: Standing,
 ) -> Standing:
     """Numbers changes after `after`, and leaves the gallery at the last number, with the digest that is handed in."""
-    revision = insert_changes(
-        connection, op, template_ids, gallery_id=gallery_id, identity_id=identity_id, after=after.revision
-    )
+    changes = [NewChange(op, template_id, identity_id) for template_id in template_ids]
+    revision = insert_changes(connection, gallery_id, changes, after=after.revision)
     standing = Standing(revision, after.digest)
     if revision != after.revision:
         set_standing(connection, gallery_id, standing)
     return standing
 
 
-def insert_changes(
-    connection: Connection,
-    op: ChangeOp,
-    template_ids: Sequence[int],
-    *,
-    gallery_id: int,
-    identity_id: int,
-    after: int,
-) -> int:
+def insert_changes(connection: Connection, gallery_id: int, changes: Sequence[NewChange], *, after: int) -> int:
     """Numbers changes after `after`, in order, and returns the last number. The caller holds the gallery's lock."""
-    numbered = enumerate(template_ids, start=after + 1)
-    common = {"gallery_id": gallery_id, "identity_id": identity_id, "op": op.value}
-    rows = [{**common, "seq": seq, "template_id": template_id} for seq, template_id in numbered]
+    rows = [
+        {
+            "gallery_id": gallery_id,
+            "seq": seq,
+            "op": each.op.value,
+            "template_id": each.template_id,
+            "identity_id": each.identity_id,
+        }
+        for seq, each in enumerate(changes, start=after + 1)
+    ]
     if rows:
         connection.execute(insert(change), rows)
     return after + len(rows)

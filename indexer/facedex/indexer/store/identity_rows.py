@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from sqlalchemy import (
 
 from facedex.indexer.store.records import (
     AttributeFilter,
-    IdentityDetails,
     IdentityRecord,
     NewTemplate,
     OverdueIdentity,
@@ -51,6 +51,20 @@ BY_TEMPLATE = (
     .join(identity)
     .where(template.c.id.in_(bindparam("template_ids", expanding=True)))
 )
+SOURCES_AMONG = (
+    select(identity.c.external_id, template.c.source_digest, template.c.id)
+    .join(identity, identity.c.id == template.c.identity_id)
+    .where(
+        identity.c.gallery_id == bindparam("gallery"),
+        identity.c.external_id.in_(bindparam("names", expanding=True)),
+        or_(
+            identity.c.expires_at.is_(None), identity.c.expires_at > bindparam("now", type_=identity.c.expires_at.type)
+        ),
+        template.c.model_digest == bindparam("model"),
+    )
+)
+NEW_IDENTITIES = insert(identity).returning(identity.c.id, sort_by_parameter_order=True)
+NEW_TEMPLATES = insert(template).returning(template.c.id, sort_by_parameter_order=True)
 
 
 def select_identity(connection: Connection, gallery_id: int, external_id: str) -> IdentityRecord | None:
@@ -87,11 +101,6 @@ def select_identity_ids(
 def select_alive_id(connection: Connection, gallery_id: int, external_id: str, *, now: datetime) -> int | None:
     """The number of an identity, unless it is missing or expired."""
     return connection.execute(_id_of(gallery_id, external_id).where(_is_alive(now))).scalar()
-
-
-def select_expired_id(connection: Connection, gallery_id: int, external_id: str, *, now: datetime) -> int | None:
-    """The number of an identity that is there and expired."""
-    return connection.execute(_id_of(gallery_id, external_id).where(identity.c.expires_at <= now)).scalar()
 
 
 def _id_of(gallery_id: int, external_id: str) -> Select[Any]:
@@ -141,6 +150,17 @@ def select_sources(connection: Connection, identity_id: int, model_digest: str) 
     return {row.source_digest: row.id for row in rows}
 
 
+def select_sources_among(
+    connection: Connection, gallery_id: int, external_ids: Iterable[str], model_digest: str, *, now: datetime
+) -> dict[str, dict[str, int]]:
+    """Identity → digest of photograph → template; of those who have templates and are not expired."""
+    found: dict[str, dict[str, int]] = {}
+    wanted = {"gallery": gallery_id, "names": list(external_ids), "model": model_digest, "now": now}
+    for row in connection.execute(SOURCES_AMONG, wanted):
+        found.setdefault(row.external_id, {})[row.source_digest] = row.id
+    return found
+
+
 def select_vectors(
     connection: Connection, identity_id: int, model_digest: str, seals: Seals
 ) -> list[NDArray[np.float32]]:
@@ -159,69 +179,47 @@ def select_key_id(connection: Connection, identity_id: int) -> str:
     return connection.execute(select(identity.c.key_id).where(identity.c.id == identity_id)).scalar() or ""
 
 
-def insert_identity(
-    connection: Connection,
-    gallery_id: int,
-    details: IdentityDetails,
-    *,
-    key_id: str,
-    expires_at: datetime | None,
-    now: datetime,
-) -> int:
-    statement = insert(identity).values(
-        key_id=key_id,
-        gallery_id=gallery_id,
-        external_id=details.external_id,
-        display_name=details.display_name or "",
-        attributes=details.attributes or {},
-        consent_reference=details.consent_reference or "",
-        purpose=details.purpose or "",
-        expires_at=details.expires_at or expires_at,
-        created_at=now,
-    )
-    return int(connection.execute(statement.returning(identity.c.id)).scalar_one())
-
-
 def update_identity(connection: Connection, identity_id: int, values: dict[str, Any]) -> None:
     connection.execute(update(identity).where(identity.c.id == identity_id).values(values))
 
 
-def insert_templates(  # noqa: PLR0913  (the parts of a row)
+@dataclass(frozen=True, slots=True)
+class OwnedTemplate:
+    """A template to add, the number of its identity, and what seals the identity's templates."""
+
+    new: NewTemplate
+    identity_id: int
+    sealer: Sealer
+
+
+def insert_templates(
     connection: Connection,
-    templates: Sequence[NewTemplate],
+    templates: Sequence[OwnedTemplate],
     *,
     gallery_id: int,
-    identity_id: int,
     model_digest: str,
     digester: TemplateDigester,
-    sealer: Sealer,
     now: datetime,
 ) -> list[SealedTemplate]:
     """Adds templates and returns their numbers, in order, with their seals."""
+    common: dict[str, Any] = {"gallery_id": gallery_id, "model_digest": model_digest, "created_at": now}
+    rows = [{**common, **_template_values(each, model_digest, digester)} for each in templates]
+    numbers = connection.execute(NEW_TEMPLATES, rows).scalars()
+    return [SealedTemplate(number, row["seal"]) for number, row in zip(numbers, rows, strict=True)]
 
-    def sealed_crop(new: NewTemplate) -> bytes | None:
-        place = Place.of_crop(None, model_digest, new.source_digest)
-        return None if new.crop is None else sealer.seal(new.crop, place)
 
-    vectors = [encode_vector(new.vector) for new in templates]
-    seals = [digester.seal(identity_id, vector) for vector in vectors]
-    rows = [
-        {
-            "gallery_id": gallery_id,
-            "identity_id": identity_id,
-            "model_digest": model_digest,
-            "vector": sealer.seal(vector, Place(VECTOR, model_digest, new.source_digest)),
-            "quality": new.quality,
-            "source_digest": new.source_digest,
-            "crop": sealed_crop(new),
-            "seal": seal,
-            "created_at": now,
-        }
-        for new, vector, seal in zip(templates, vectors, seals, strict=True)
-    ]
-    statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
-    numbers = connection.execute(statement, rows).scalars()
-    return [SealedTemplate(number, seal) for number, seal in zip(numbers, seals, strict=True)]
+def _template_values(owned: OwnedTemplate, model_digest: str, digester: TemplateDigester) -> dict[str, Any]:
+    new, sealer = owned.new, owned.sealer
+    vector = encode_vector(new.vector)
+    crop_place = Place.of_crop(None, model_digest, new.source_digest)
+    return {
+        "identity_id": owned.identity_id,
+        "vector": sealer.seal(vector, Place(VECTOR, model_digest, new.source_digest)),
+        "quality": new.quality,
+        "source_digest": new.source_digest,
+        "crop": None if new.crop is None else sealer.seal(new.crop, crop_place),
+        "seal": digester.seal(owned.identity_id, vector),
+    }
 
 
 def copy_templates(
@@ -239,8 +237,7 @@ def copy_templates(
         return []
     old, new = (seals.of(select_key_id(connection, each)) for each in (identity_id, to_identity_id))
     values = [_copied(row, to_identity_id, digester, old, new) for row in rows]
-    statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
-    numbers = connection.execute(statement, values).scalars()
+    numbers = connection.execute(NEW_TEMPLATES, values).scalars()
     return [SealedTemplate(number, row["seal"]) for number, row in zip(numbers, values, strict=True)]
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from facedex.indexer.store import change_rows, gallery_rows, identity_rows, known_erasure_rows, ledger_rows
 from facedex.indexer.store.portable import ErasedRow
 from facedex.indexer.store.records import ChangeOp, SealedTemplate, Standing, as_utc
-from facedex.indexer.store.schema import change, erasure, identity, template
+from facedex.indexer.store.schema import erasure, identity, template
 from facedex.indexer.store.sealing import VECTOR, Place
 from facedex.indexer.store.tombstones import ErasureScope, Tombstone
 
@@ -272,8 +272,7 @@ class Imports:
             _identity_row(each, gallery.id, self._encryption.new_key_id(), terms.default_expires_at)
             for each in newcomers
         ]
-        statement = insert(identity).returning(identity.c.id, sort_by_parameter_order=True)
-        numbers = connection.execute(statement, rows).scalars()
+        numbers = connection.execute(identity_rows.NEW_IDENTITIES, rows).scalars()
         for person, number, row in zip(newcomers, numbers, rows, strict=True):
             homes[person.number] = _Home(number, row["key_id"])
         return homes
@@ -291,11 +290,14 @@ class Imports:
         digester = self._digester(gallery.model.digest)
         sealers = {home.key_id: self._seals.of(home.key_id) for home, _ in fresh}
         rows = [_template_row(each, home, gallery, digester, sealers[home.key_id]) for home, each in fresh]
-        statement = insert(template).returning(template.c.id, sort_by_parameter_order=True)
-        numbers = list(connection.execute(statement, rows).scalars())
+        numbers = list(connection.execute(identity_rows.NEW_TEMPLATES, rows).scalars())
         sealed = [SealedTemplate(number, row["seal"]) for number, row in zip(numbers, rows, strict=True)]
-        connection.execute(insert(change), _additions(gallery.id, numbers, rows, after=standing.revision))
-        standing = Standing(standing.revision + len(rows), standing.plus(sealed, digester).digest)
+        additions = [
+            change_rows.NewChange(ChangeOp.ADD, number, row["identity_id"])
+            for number, row in zip(numbers, rows, strict=True)
+        ]
+        revision = change_rows.insert_changes(connection, gallery.id, additions, after=standing.revision)
+        standing = Standing(revision, standing.plus(sealed, digester).digest)
         gallery_rows.set_standing(connection, gallery.id, standing)
         return standing
 
@@ -445,20 +447,3 @@ def _template_row(
         "seal": digester.seal(home.identity_id, each.vector),
         "created_at": each.created_at,
     }
-
-
-def _additions(
-    gallery_id: int, numbers: Sequence[int], rows: Sequence[dict[str, Any]], *, after: int
-) -> list[dict[str, Any]]:
-    now = datetime.now(UTC)
-    return [
-        {
-            "gallery_id": gallery_id,
-            "seq": seq,
-            "op": ChangeOp.ADD.value,
-            "template_id": number,
-            "identity_id": row["identity_id"],
-            "changed_at": now,
-        }
-        for seq, (number, row) in enumerate(zip(numbers, rows, strict=True), start=after + 1)
-    ]

@@ -43,7 +43,7 @@ def put_mark(connection: Connection, mark: LedgerMark, *, now: datetime) -> None
     mine = (job.c.id == mark.job.id) & (job.c.owner == mark.job.owner) & (job.c.position == mark.before)
     values = {
         "position": mark.position,
-        "progress": mark.position / max(1, mark.total),
+        "progress": mark.position / mark.total if mark.total else 0.0,
         "result": mark.counts,
         "heartbeat_at": now,
     }

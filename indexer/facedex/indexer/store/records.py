@@ -94,6 +94,8 @@ class CertificateRecord:
 
 # Bulk enrolment: only the program that has the photographs can do it, so no server takes it up.
 BULK_ENROLMENT = "enrol"
+# Enrolments over a stream: only the caller has the photographs.
+STREAMED_ENROLMENT = "enrol-stream"
 
 
 class JobState(enum.Enum):
@@ -114,7 +116,7 @@ class JobState(enum.Enum):
 class JobRecord:
     """Long-running work as it stands in the store. `progress` is 0 to 1; `owner` the process that works on it.
 
-    `position` is how many items of a bulk enrolment are dealt with.
+    `position` is how many items of a bulk enrolment, or requests of a stream, are dealt with.
     """
 
     id: int
@@ -153,7 +155,10 @@ class BulkFinding:
 
 @dataclass(frozen=True, slots=True)
 class LedgerMark:
-    """How far a bulk enrolment is: every item before `position` is dealt with. `counts` are totals by outcome."""
+    """How far a bulk enrolment is: every item before `position` is dealt with. `counts` are totals by outcome.
+
+    `total` is 0 where nobody knows how many are to come.
+    """
 
     job: JobRecord
     before: int

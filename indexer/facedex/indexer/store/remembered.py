@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Text, cast, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Text, bindparam, cast, delete, func, insert, select, update
 
 from facedex.indexer.store.records import RememberedRequest
 from facedex.indexer.store.schema import request
@@ -15,28 +15,38 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from facedex.indexer.store.tombstones import KeyedHash
+# Composed once: composing it takes as long as doing it.
+ANSWERED = select(request).where(
+    request.c.gallery_id == bindparam("gallery"), request.c.request_id.in_(bindparam("names", expanding=True))
+)
 
 
-def select_request(
-    connection: Connection, gallery_id: int, request_id: str, keyed_hash: KeyedHash
-) -> RememberedRequest | None:
-    """The first answer to a request id, which may be one whose person was erased since."""
-    names = [request_id, keyed_hash.of_request(request_id)]
-    where = (request.c.gallery_id == gallery_id) & request.c.request_id.in_(names)
-    row = connection.execute(select(request).where(where)).first()
-    return None if row is None else RememberedRequest(request_id, row.digest, row.answer)
+def select_requests(
+    connection: Connection, gallery_id: int, request_ids: Iterable[str], keyed_hash: KeyedHash
+) -> dict[str, RememberedRequest]:
+    """The first answers to those of the request ids that were answered, also where the person was erased since."""
+    names = {name: each for each in request_ids for name in (each, keyed_hash.of_request(each))}
+    if not names:
+        return {}
+    rows = connection.execute(ANSWERED, {"gallery": gallery_id, "names": list(names)})
+    return {names[row.request_id]: RememberedRequest(names[row.request_id], row.digest, row.answer) for row in rows}
 
 
-def insert_request(connection: Connection, gallery_id: int, remembered: RememberedRequest, *, now: datetime) -> None:
-    connection.execute(
-        insert(request).values(
-            gallery_id=gallery_id,
-            request_id=remembered.request_id,
-            digest=remembered.digest,
-            answer=remembered.answer,
-            created_at=now,
-        )
-    )
+def insert_requests(
+    connection: Connection, gallery_id: int, answered: Iterable[RememberedRequest], *, now: datetime
+) -> None:
+    rows = [
+        {
+            "gallery_id": gallery_id,
+            "request_id": each.request_id,
+            "digest": each.digest,
+            "answer": each.answer,
+            "created_at": now,
+        }
+        for each in answered
+    ]
+    if rows:
+        connection.execute(insert(request), rows)
 
 
 def delete_requests(connection: Connection, *, before: datetime) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.errors import IdentityNotFound, InvalidArgument
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
@@ -21,14 +21,16 @@ from facedex.indexer.store import (
 from facedex.indexer.store.amendment import StoreAmendment, delete_strays
 from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
+from facedex.indexer.store.enrolling import Enrolled, EnrolmentEntry, Enrolments, MarkAfter, no_mark
 from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
 from facedex.indexer.store.exporting import StoreExport
 from facedex.indexer.store.importing import Imports
+from facedex.indexer.store.ledger_rows import FINDINGS_AT_ONCE
 from facedex.indexer.store.migrate import upgrade
 from facedex.indexer.store.moment import StoreMoment
 from facedex.indexer.store.records import (
     BULK_ENROLMENT,
-    AddedTemplate,
+    STREAMED_ENROLMENT,
     AttributeFilter,
     BulkFinding,
     CertificateRecord,
@@ -36,7 +38,6 @@ from facedex.indexer.store.records import (
     ChangeOp,
     GalleryRecord,
     HeldPerson,
-    IdentityDetails,
     IdentityRecord,
     JobRecord,
     JobState,
@@ -45,7 +46,6 @@ from facedex.indexer.store.records import (
     NewEnrolment,
     OverdueIdentity,
     RememberedRequest,
-    SealedTemplate,
     Standing,
 )
 from facedex.indexer.store.sealing import Seals
@@ -60,36 +60,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
 
-    from facedex.indexer.store.erasing import ErasureTerms
 
 CHANGES_PER_READ = 10_000
 CONSISTENCY_KEY = "consistency"
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolled:
-    """What a transaction of enrolment did. `templates` are in the order of the request."""
-
-    templates: tuple[AddedTemplate, ...]
-    revision: int
-
-
-class MarkAfter(Protocol):
-    """How far a bulk enrolment is after these, if it is one."""
-
-    def __call__(self, enrolled: Sequence[Enrolled], /) -> LedgerMark | None: ...
-
-
-def no_mark(_enrolled: Sequence[Enrolled], /) -> None:
-    """It is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolmentEntry:
-    """Templates to add for one identity, and what is remembered of the answer."""
-
-    enrolment: NewEnrolment
-    answer_for: Callable[[Enrolled], RememberedRequest | None] = lambda _enrolled: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +120,15 @@ class Store:
             reading=self._reading, writing=self._writing, clock=clock, digester=self.digester, seals=self._seals
         )
         self.encryption = Encryption(self.erasures, reading=self._reading, writing=self._writing, keys=vault.keys)
+        self._enrolments = Enrolments(
+            writing=self._writing,
+            erasures=self.erasures,
+            encryption=self.encryption,
+            successions=self.successions,
+            seals=self._seals,
+            digester=self.digester,
+            clock=clock,
+        )
         self.imports = Imports(
             reading=self._reading,
             writing=self._writing,
@@ -327,17 +309,33 @@ class Store:
                 known = job_rows.select_job(connection, number)
             return ledger_rows.take_over(connection, known, owner, now=now)
 
+    def begin_stream(self, gallery: str, owner: str) -> JobRecord:
+        """Enrolments over a stream, which nobody else can go on with."""
+        with self._writing() as connection:
+            now = self.now()
+            number = job_rows.insert_job(connection, STREAMED_ENROLMENT, gallery, {}, now=now)
+            return ledger_rows.take_over(connection, job_rows.select_job(connection, number), owner, now=now)
+
+    def put_mark(self, mark: LedgerMark) -> None:
+        """Notes how far enrolments are. Raises JobTaken where they are to stop."""
+        with self._writing() as connection:
+            ledger_rows.put_mark(connection, mark, now=self.now())
+
     def bulk_findings(self, job: JobRecord) -> Iterator[BulkFinding]:
         """What was noticed about items, in order of position."""
-        last = -1
-        while True:
-            with self._reading() as connection:
-                page = ledger_rows.select_findings(connection, job.id, after=last)
-            if not page:
-                return
-            # The last item of a page may go on in the next one.
-            last = page[-1].position if page[0].position == page[-1].position else page[-1].position - 1
-            yield from (each for each in page if each.position <= last)
+        page = self.findings_page(job.id)
+        while page:
+            yield from page
+            page = self.findings_page(job.id, after=page[-1].position)
+
+    def findings_page(self, job_id: int, *, after: int = -1) -> list[BulkFinding]:
+        """What was noticed about some items behind a position, in order, of each item all."""
+        with self._reading() as connection:
+            page = ledger_rows.select_findings(connection, job_id, after=after)
+        if len({each.position for each in page}) <= 1:
+            return page
+        # The last item of a page may go on in the next one.
+        return [each for each in page if each.position < page[-1].position] if len(page) == FINDINGS_AT_ONCE else page
 
     # Identities
 
@@ -388,9 +386,14 @@ class Store:
 
     def sources(self, gallery: GalleryRecord, external_id: str) -> dict[str, int]:
         """Digest of photograph → template, for an identity that may not exist yet, or no longer."""
+        return self.sources_among(gallery, [external_id]).get(external_id, {})
+
+    def sources_among(self, gallery: GalleryRecord, external_ids: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Identity → digest of photograph → template, of those who have templates by the gallery's model."""
         with self._reading() as connection:
-            known = identity_rows.select_alive_id(connection, gallery.id, external_id, now=self.now())
-            return {} if known is None else identity_rows.select_sources(connection, known, gallery.model.digest)
+            return identity_rows.select_sources_among(
+                connection, gallery.id, external_ids, gallery.model.digest, now=self.now()
+            )
 
     def vectors(self, gallery: GalleryRecord, external_id: str) -> list[NDArray[np.float32]]:
         """The vectors of an identity, in order of enrolment; none where it is not enrolled."""
@@ -420,8 +423,12 @@ class Store:
 
     def remembered(self, gallery: GalleryRecord, request_id: str) -> RememberedRequest | None:
         """The first answer to a request id."""
+        return self.remembered_among(gallery, [request_id]).get(request_id)
+
+    def remembered_among(self, gallery: GalleryRecord, request_ids: Iterable[str]) -> dict[str, RememberedRequest]:
+        """The first answers to those of the request ids that were answered."""
         with self._reading() as connection:
-            return remembered.select_request(connection, gallery.id, request_id, self.erasures.keyed_hash)
+            return remembered.select_requests(connection, gallery.id, request_ids, self.erasures.keyed_hash)
 
     def forget_requests(self, *, before: datetime) -> int:
         with self._writing() as connection:
@@ -445,124 +452,7 @@ class Store:
         self, gallery: GalleryRecord, entries: Sequence[EnrolmentEntry], *, mark: MarkAfter = no_mark
     ) -> list[Enrolled]:
         """Enrols one after the other in one transaction, all or none, with a mark of how far a bulk enrolment is."""
-        terms = self.erasures.terms(ErasureReason.EXPIRED)
-        model_digest = entries[0].enrolment.model_digest if entries else None
-        done: list[Enrolled] = []
-        tombstones: list[Tombstone] = []
-        with self._writing() as connection:
-            standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name, model_digest=model_digest)
-            for entry in entries:
-                erased, standing = self._erase_expired(connection, terms, gallery, entry.enrolment, standing=standing)
-                tombstones += [] if erased is None else [erased]
-                enrolled, standing = self._enrol_one(connection, gallery, entry, standing=standing)
-                done.append(enrolled)
-            marked = mark(done)
-            if marked is not None:
-                ledger_rows.put_mark(connection, marked, now=self.now())
-        for tombstone in tombstones:
-            self.erasures.complete(tombstone)
-        return done
-
-    def _enrol_one(
-        self, connection: Connection, gallery: GalleryRecord, entry: EnrolmentEntry, *, standing: Standing
-    ) -> tuple[Enrolled, Standing]:
-        enrolment = entry.enrolment
-        identity_id, standing = self._put_identity(connection, gallery, enrolment, standing=standing)
-        enrolled, standing = self._add_templates(
-            connection, gallery, enrolment, identity_id=identity_id, standing=standing
-        )
-        answer = entry.answer_for(enrolled)
-        if answer is not None:
-            remembered.insert_request(connection, gallery.id, answer, now=self.now())
-        return enrolled, standing
-
-    def _put_identity(
-        self, connection: Connection, gallery: GalleryRecord, enrolment: NewEnrolment, *, standing: Standing
-    ) -> tuple[int, Standing]:
-        details = enrolment.details
-        known = identity_rows.select_ids_of(connection, gallery.id, [details.external_id])
-        if not known:
-            identity_id = identity_rows.insert_identity(
-                connection,
-                gallery.id,
-                details,
-                key_id=self.encryption.new_key_id(),
-                expires_at=enrolment.default_expires_at,
-                now=self.now(),
-            )
-            return identity_id, standing
-        values = _changed_values(details)
-        if values:
-            identity_rows.update_identity(connection, known[0], values)
-            standing = change_rows.log_change(
-                connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=known[0], after=standing
-            )
-        return known[0], standing
-
-    def _erase_expired(
-        self,
-        connection: Connection,
-        terms: ErasureTerms,
-        gallery: GalleryRecord,
-        enrolment: NewEnrolment,
-        *,
-        standing: Standing,
-    ) -> tuple[Tombstone | None, Standing]:
-        # Whoever is enrolled under the id of somebody whose time is over begins anew.
-        external_id = enrolment.details.external_id
-        identity_id = identity_rows.select_expired_id(connection, gallery.id, external_id, now=terms.now)
-        if identity_id is None:
-            return None, standing
-        return erasing.erase_identity(connection, terms, gallery, identity_id, standing=standing)
-
-    def _add_templates(
-        self,
-        connection: Connection,
-        gallery: GalleryRecord,
-        enrolment: NewEnrolment,
-        *,
-        identity_id: int,
-        standing: Standing,
-    ) -> tuple[Enrolled, Standing]:
-        known = identity_rows.select_sources(connection, identity_id, enrolment.model_digest)
-        fresh = {new.source_digest: new for new in enrolment.templates if new.source_digest not in known}
-        sealed = self._insert(connection, gallery, enrolment, list(fresh.values()), identity_id)
-        added = {source: each.id for source, each in zip(fresh, sealed, strict=True)}
-        digester = self.digester(enrolment.model_digest)
-        standing = change_rows.log_change(
-            connection,
-            ChangeOp.ADD,
-            list(added.values()),
-            gallery_id=gallery.id,
-            identity_id=identity_id,
-            after=standing.plus(sealed, digester),
-        )
-        new = {added[each.source_digest]: each.successor for each in fresh.values() if each.successor is not None}
-        self.successions.insert(connection, gallery, new)
-        templates = tuple(_added(new.source_digest, known, added) for new in enrolment.templates)
-        return Enrolled(templates, standing.revision), standing
-
-    def _insert(
-        self,
-        connection: Connection,
-        gallery: GalleryRecord,
-        enrolment: NewEnrolment,
-        fresh: Sequence[Any],
-        identity_id: int,
-    ) -> list[SealedTemplate]:
-        if not fresh:
-            return []
-        key_id = identity_rows.select_key_id(connection, identity_id) if self._seals.are_used else ""
-        return identity_rows.insert_templates(
-            connection,
-            fresh,
-            gallery_id=gallery.id,
-            identity_id=identity_id,
-            model_digest=enrolment.model_digest,
-            digester=self.digester(enrolment.model_digest),
-            sealer=self._seals.of(key_id),
-            now=self.now(),
-        )
+        return self._enrolments.enrol(gallery, entries, mark=mark)
 
     def delete_identity(
         self, gallery: GalleryRecord, external_id: str, *, reason: ErasureReason = ErasureReason.REQUESTED
@@ -630,9 +520,10 @@ class Store:
 
     def changes(self, gallery_id: int, *, after: int) -> Iterator[list[Change]]:
         """Changes above `after` in order, in batches."""
-        while batch := self._changes(gallery_id, after=after):
+        batch = self._changes(gallery_id, after=after)
+        while batch:
             yield batch
-            after = batch[-1].seq
+            batch = self._changes(gallery_id, after=batch[-1].seq) if len(batch) == CHANGES_PER_READ else []
 
     def _changes(self, gallery_id: int, *, after: int) -> list[Change]:
         with self._reading() as connection:
@@ -739,21 +630,3 @@ def _expire_no_later(
     return change_rows.log_change(
         connection, ChangeOp.UPDATE, [0], gallery_id=gallery.id, identity_id=kept.id, after=standing
     )
-
-
-def _added(source_digest: str, known: dict[str, int], added: dict[str, int]) -> AddedTemplate:
-    if source_digest in known:
-        return AddedTemplate(known[source_digest], is_new=False)
-    known[source_digest] = added[source_digest]  # the same photograph a second time in one request is not new
-    return AddedTemplate(added[source_digest], is_new=True)
-
-
-def _changed_values(details: IdentityDetails) -> dict[str, Any]:
-    values = {
-        "display_name": details.display_name,
-        "attributes": details.attributes,
-        "consent_reference": details.consent_reference,
-        "expires_at": details.expires_at,
-        "purpose": details.purpose,
-    }
-    return {name: value for name, value in values.items() if value is not None}
