@@ -493,6 +493,7 @@ def test_jobs_are_listed_shown_and_cancelled(facedex: Facedex, server: FakeServe
     assert "by desk:1234" in told
     assert "enrolled: 3, refused: 1" in told
     assert facedex("jobs", "cancel", "7").code == 0
+    assert [each.id for each in server.asked("CancelJob")] == [7]
 
 
 def test_what_a_job_refused_is_listed_page_by_page(facedex: Facedex, server: FakeServer) -> None:
@@ -508,7 +509,6 @@ def test_what_a_job_refused_is_listed_page_by_page(facedex: Facedex, server: Fak
     told = facedex("jobs", "findings", "7").out
     assert "refused" in told
     assert "look at it" in told
-    assert [each.id for each in server.asked("CancelJob")] == [7]
 
 
 def test_a_target_takes_the_place_of_a_fixed_threshold(facedex: Facedex, server: FakeServer) -> None:
