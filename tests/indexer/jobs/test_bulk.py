@@ -25,6 +25,7 @@ from facedex.indexer.jobs import bulk as bulk_module
 from facedex.indexer.jobs import cancelling
 from facedex.indexer.jobs.bulk import GROUP_ITEMS, BulkEnrolment, BulkOutcome
 from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource, Survey
+from facedex.indexer.jobs.look_ahead import MOST_AHEAD
 from facedex.indexer.jobs.owner import is_gone, this_process
 from facedex.indexer.jobs.runner import SILENCE, JobRunner
 from facedex.indexer.jobs.sources import bulk_source
@@ -234,7 +235,7 @@ class Slow(Photographs):
 
 def test_a_cancellation_is_noticed_while_a_group_is_looked_at(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_module, "LOOK_SECONDS", 0.02)
-    source = Slow(crowd(MANY).contents)
+    source = Slow(crowd(3 * MOST_AHEAD).contents)
     with ThreadPoolExecutor(1) as thread:
         ended = thread.submit(enrol, house, source)
         assert source.is_waiting.wait(WAIT_SECONDS)
@@ -245,7 +246,7 @@ def test_a_cancellation_is_noticed_while_a_group_is_looked_at(house: House, monk
         with pytest.raises(JobTaken):
             ended.result(WAIT_SECONDS)
     assert (house.store.job(job.id).state, house.store.job(job.id).position) == (JobState.CANCELLED, 0)
-    assert len(source.read) < MANY
+    assert len(source.read) < 2 * MOST_AHEAD
     assert names(house) == []
 
 
