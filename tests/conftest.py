@@ -20,7 +20,12 @@ PEOPLE = ROOT / "tests" / "data" / "people"
 
 
 def pytest_configure() -> None:
-    """Ctrl-C works in the programs that tests start, also where a script runs the tests in its background."""
+    """How the programs that tests start are run.
+
+    Ctrl-C works in them, also where a script runs the tests in its background. And whatever the environment says, they need
+    not compile each module at each of some hundred starts.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
