@@ -52,8 +52,8 @@ class OperatingRow:
 class OperatingTable:
     """Error rates at each threshold, and thresholds for each error rate, at any size of the gallery.
 
-    Rows rise in threshold, and the upper limits of FPIR fall. What it says of a threshold between two rows is what holds for the lower one, which has the
-    higher FPIR.
+    Rows rise in threshold, and their upper limits of FPIR fall. What it says of a threshold between two rows is what holds
+    for the lower one, which has the higher FPIR.
     """
 
     evidence: Evidence
@@ -98,7 +98,7 @@ class OperatingTable:
         def at(row: OperatingRow) -> FpirInterval:
             return self.fpir(row.threshold, gallery_templates=gallery_templates)
 
-        place = bisect_left(self.rows, True, key=lambda row: at(row).upper <= target_fpir)
+        place = bisect_left(self.rows, -target_fpir, key=lambda row: -at(row).upper)
         if place == len(self.rows):
             raise self._refusal(target_fpir, gallery_templates)
         return at(self.rows[place])
