@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -24,19 +25,26 @@ def upgrade(connection: Connection) -> None:
     """Applies the migrations that are missing, inside the caller's transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRESQL_LOCK})
-    config = _config(connection)
     applied = MigrationContext.configure(connection).get_current_revision()
-    if applied is not None and applied not in _known_revisions(config):
+    newest, *older = _known_revisions()
+    if applied is not None and applied not in {newest, *older}:
         raise DatabaseTooNew
-    command.upgrade(config, "head")
+    if applied != newest:
+        command.upgrade(_config(connection), "head")
 
 
-def _known_revisions(config: Config) -> set[str]:
-    return {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
+@lru_cache(maxsize=1)
+def _known_revisions() -> tuple[str, ...]:
+    """Those that this version brings along, the newest first."""
+    return tuple(each.revision for each in ScriptDirectory(_scripts()).walk_revisions())
 
 
 def _config(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(resources.files("facedex.indexer.store.migrations")))
+    config.set_main_option("script_location", _scripts())
     config.attributes["connection"] = connection
     return config
+
+
+def _scripts() -> str:
+    return str(resources.files("facedex.indexer.store.migrations"))
