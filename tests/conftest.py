@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,9 +54,15 @@ def assets() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """Makes empty databases of a real PostgreSQL, which comes from a Python package."""
-    with postgresql_databases(tmp_path_factory.mktemp("postgresql")) as make_database:
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Makes empty databases of a real PostgreSQL, which comes from a Python package.
+
+    Its folder is outside of pytest's own, which each run that begins meanwhile closes to other users, PostgreSQL's too.
+    """
+    with (
+        TemporaryDirectory(prefix="facedex-postgresql-", ignore_cleanup_errors=True) as folder,
+        postgresql_databases(Path(folder)) as make_database,
+    ):
         yield make_database
 
 
