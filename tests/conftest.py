@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,12 @@ PEOPLE = ROOT / "tests" / "data" / "people"
 
 
 def pytest_configure() -> None:
-    """Ctrl-C works in the programs that tests start, also where a script runs the tests in its background."""
+    """How the programs that tests start are run.
+
+    Ctrl-C works in them, also where a script runs the tests in its background. And whatever the environment says, they need
+    not compile each module at each of some hundred starts.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -48,9 +54,15 @@ def assets() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """Makes empty databases of a real PostgreSQL, which comes from a Python package."""
-    with postgresql_databases(tmp_path_factory.mktemp("postgresql")) as make_database:
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Makes empty databases of a real PostgreSQL, which comes from a Python package.
+
+    Its folder is outside of pytest's own, which each run that begins meanwhile closes to other users, PostgreSQL's too.
+    """
+    with (
+        TemporaryDirectory(prefix="facedex-postgresql-", ignore_cleanup_errors=True) as folder,
+        postgresql_databases(Path(folder)) as make_database,
+    ):
         yield make_database
 
 

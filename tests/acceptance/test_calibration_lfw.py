@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.acceptance.conftest import RETAIL, YUNET
 
 from facedex.indexer.calibration.certificate import Dataset, Source, Subject
 from facedex.indexer.calibration.correction import ProbeCorrection, corrected_table
@@ -17,23 +17,19 @@ from facedex.indexer.calibration.errors import PromiseRefused
 from facedex.indexer.calibration.metrics import fpir
 from facedex.indexer.calibration.operating_table import OperatingTable
 from facedex.indexer.calibration.scores import Searches, searches_of, searches_of_gallery
-from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired, acquire
+from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired
 from facedex.indexer.evaluation.labelled import GatedFaces, Split
 from facedex.indexer.evaluation.sources import from_photographs
 from facedex.indexer.jobs.calibration import calibrated, like_one_person
-from facedex.indexer.jobs.folder import Photograph, photographs_of
+from facedex.indexer.jobs.folder import Photograph
 from facedex.indexer.policy import QualityLimits
-from facedex.indexer.vision.models import ModelFolder
-from facedex.indexer.vision.pipeline import FacePipeline
 
-pytestmark = [pytest.mark.assets, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.assets, pytest.mark.timeout(600)]
 
-YUNET = "face_detection_yunet_2023mar"
-RETAIL = "face-reidentification-retail-0095"
 SUBJECT = Subject(RETAIL, "", YUNET, "", {})
 TARGET_FPIR = 0.01
 SPLITS = 20
-MOST_PHOTOGRAPHS = 3  # of a person: embedding all of them would take a third longer
+MOST_PHOTOGRAPHS = 3  # of a person
 Person = tuple[Photograph, ...]
 
 
@@ -60,20 +56,11 @@ class Lfw:
 
 
 @pytest.fixture(scope="module")
-def lfw(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Lfw:
-    folder = ModelFolder(tmp_path_factory.mktemp("models"))
-    for name in (YUNET, RETAIL):
-        model = assets / "models" / f"{name}.onnx"
-        folder.add(model, model.with_suffix(".toml"))
-    pipeline = FacePipeline(detector=folder.load_detector(YUNET), embedder=folder.load_embedder(RETAIL))
-    everything = photographs_of(assets / "faces" / "lfw-dev")
-    people = [tuple(shown) for _, shown in groupby(everything, key=lambda each: each.identity_id)]
-    some = [person[:MOST_PHOTOGRAPHS] for person in people]
-    found = list(acquire(pipeline, [each for person in some for each in person], workers=2))
-    # Of the crops, nothing is left to be done.
-    acquired = {
-        each.photograph: replace(each, crop=each.crop[:0]) if isinstance(each, AcquiredFace) else each for each in found
-    }
+def lfw(lfw_faces: list[AcquiredFace | NotAcquired]) -> Lfw:
+    people = [tuple(faces) for _, faces in groupby(lfw_faces, key=lambda each: each.photograph.identity_id)]
+    found = [each for faces in people for each in faces[:MOST_PHOTOGRAPHS]]
+    acquired = {each.photograph: each for each in found}
+    some = [tuple(each.photograph for each in faces[:MOST_PHOTOGRAPHS]) for faces in people]
     return Lfw(
         tuple(person for person in some if len(person) > 1),
         tuple(person for person in some if len(person) == 1),

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facedex.indexer.evaluation.acquisition import AcquiredFace, acquire
+from facedex.indexer.evaluation.acquisition import AcquiredFace, NotAcquired
 from facedex.indexer.evaluation.doctor import Ailment, Finding, examine
-from facedex.indexer.jobs.folder import photographs_of
-from facedex.indexer.vision.models import ModelFolder
-from facedex.indexer.vision.pipeline import FacePipeline
 
 pytestmark = [pytest.mark.assets, pytest.mark.timeout(600)]
 
-YUNET = "face_detection_yunet_2023mar"
-RETAIL = "face-reidentification-retail-0095"
 THRESHOLD = 0.504  # FPIR 1 % on these people, one photograph each enrolled
 SEEDS = 20
 WRONG_LABELS, DUPLICATES = 0.02, 0.01  # of the templates, of the identities
@@ -73,16 +67,10 @@ class Count:
 
 
 @pytest.fixture(scope="module")
-def lfw(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Lfw:
-    folder = ModelFolder(tmp_path_factory.mktemp("models"))
-    for name in (YUNET, RETAIL):
-        model = assets / "models" / f"{name}.onnx"
-        folder.add(model, model.with_suffix(".toml"))
-    pipeline = FacePipeline(detector=folder.load_detector(YUNET), embedder=folder.load_embedder(RETAIL))
-    found = acquire(pipeline, photographs_of(assets / "faces" / "lfw-dev"), workers=2)
+def lfw(lfw_faces: list[AcquiredFace | NotAcquired]) -> Lfw:
     faces = [
         (each.photograph.identity_id, str(each.photograph.path), each.vector)
-        for each in found
+        for each in lfw_faces
         if isinstance(each, AcquiredFace)
     ]
     faces.sort(key=lambda each: each[:2])

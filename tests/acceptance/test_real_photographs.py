@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.acceptance.conftest import RETAIL, YUNET
 from tests.server.running_server import RunningServer
 
 from facedex.client import Client, FaceSelection, SearchMode, SeveralFaces
 
 pytestmark = [pytest.mark.assets, pytest.mark.timeout(280)]
 
-YUNET = "face_detection_yunet_2023mar"
-RETAIL = "face-reidentification-retail-0095"
 ARCFACE = "w600k_mbf_int8"
 
 

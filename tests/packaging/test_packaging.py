@@ -67,3 +67,9 @@ def test_importing_the_packages_starts_nothing() -> None:
         "assert threading.active_count() == 1, threading.enumerate(); assert dict(os.environ) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_command_starts_without_what_takes_longest_to_import() -> None:
+    slow = {"scipy.stats", "sklearn", "matplotlib", "pyarrow", "alembic"}
+    code = f"import sys, facedex.server.app, facedex.indexer.cli; assert not {slow!r} & {{*sys.modules}}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -39,9 +39,10 @@ class Caller:
         self._templates: dict[int, int] = {}
         self._unanswered: list[tuple[Person, State, enrolment_pb2.EnrolRequest]] = []
 
-    def call_until_dead(self, wire: Wire, stop: threading.Event) -> None:
+    def call_until_dead(self, wire: Wire, stop: threading.Event, pause_seconds: float) -> None:
+        """Calls, with a pause before each, until the server is dead or it is told to stop."""
         try:
-            while not stop.is_set():
+            while not stop.wait(pause_seconds):
                 self._choose()(wire)
                 self.answers += 1
         except grpc.RpcError as error:

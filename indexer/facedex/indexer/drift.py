@@ -7,8 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scipy.stats import binom
-
+from facedex.indexer.calibration.distributions import binomial_survival
 from facedex.indexer.calibration.errors import PromiseRefused
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class DriftWatch:
         if level >= threshold:
             return ""
         expected = self._table.fpir(level, gallery_templates=self._templates).upper
-        if float(binom.sf(int(count) - 1, int(searches), min(1.0, expected))) >= SUSPICION:
+        if float(binomial_survival(int(count) - 1, int(searches), min(1.0, expected))) >= SUSPICION:
             return ""
         return (
             f"{count / searches:.1%} of the searches below the threshold score {level:.2f} or more, where the certificate "

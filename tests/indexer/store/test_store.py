@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from facedex.indexer.errors import (
@@ -22,6 +24,7 @@ from facedex.indexer.errors import (
 )
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.enrolling import Enrolled
+from facedex.indexer.store.migrate import MIGRATIONS, known_revisions
 from facedex.indexer.store.records import (
     AttributeFilter,
     Change,
@@ -246,6 +249,11 @@ def test_two_servers_may_start_on_an_empty_database_at_once(database_url: str) -
 def test_the_migrations_make_the_schema(store: Store) -> None:
     with store._engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+
+
+def test_the_files_of_the_migrations_are_named_after_their_revisions() -> None:
+    scripts = ScriptDirectory(str(resources.files(MIGRATIONS)))
+    assert [each.revision for each in scripts.walk_revisions()] == [*reversed(known_revisions())]
 
 
 def test_acknowledged_means_on_disk(store: Store) -> None:

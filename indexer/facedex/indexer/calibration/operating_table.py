@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,8 @@ class OperatingRow:
 class OperatingTable:
     """Error rates at each threshold, and thresholds for each error rate, at any size of the gallery.
 
-    Rows rise in threshold. What it says of a threshold between two rows is what holds for the lower one, which has the
-    higher FPIR.
+    Rows rise in threshold, and their upper limits of FPIR fall. What it says of a threshold between two rows is what holds
+    for the lower one, which has the higher FPIR.
     """
 
     evidence: Evidence
@@ -93,11 +94,14 @@ class OperatingTable:
         """
         if not 0 < target_fpir < 1:
             raise ScoresInvalid("target_fpir", f"is {target_fpir}; give a share between 0 and 1, such as 0.01")
-        for row in self.rows:
-            interval = self.fpir(row.threshold, gallery_templates=gallery_templates)
-            if interval.upper <= target_fpir:
-                return interval
-        raise self._refusal(target_fpir, gallery_templates)
+
+        def at(row: OperatingRow) -> FpirInterval:
+            return self.fpir(row.threshold, gallery_templates=gallery_templates)
+
+        place = bisect_left(self.rows, -target_fpir, key=lambda row: -at(row).upper)
+        if place == len(self.rows):
+            raise self._refusal(target_fpir, gallery_templates)
+        return at(self.rows[place])
 
     def row_at(self, threshold: float) -> OperatingRow:
         """The row that speaks for a threshold: the highest that is not above it."""

@@ -8,8 +8,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import binom
 
+from facedex.indexer.calibration.distributions import binomial_quantile
 from facedex.indexer.calibration.errors import NoSearches, PromiseRefused, ScoresInvalid, TailDoesNotFit
 from facedex.indexer.calibration.metrics import just_above
 from facedex.indexer.calibration.tail import Tail, fitted_tail
@@ -49,7 +49,7 @@ class FpirInterval:
         Wider than the interval, since a measurement has its own luck: of 600 searches none is a false positive in every
         second one where the true FPIR is 0.12 %.
         """
-        lowest, highest = binom.ppf([0.025, 0.975], searches, [self.lower, self.upper]) / searches
+        lowest, highest = binomial_quantile([0.025, 0.975], searches, [self.lower, self.upper]) / searches
         return RateInterval(float(lowest), self.estimate, float(highest))
 
 

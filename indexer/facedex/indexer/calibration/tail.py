@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import t as student_t
 
+from facedex.indexer.calibration.distributions import student_t_quantile
 from facedex.indexer.calibration.errors import TailDoesNotFit
 from facedex.indexer.calibration.uncertainty import IndependentSearches, RateInterval
 
@@ -158,7 +158,7 @@ class Peaks:
 
 def _spare(independent: float) -> float:
     """By how much the log-likelihood may fall short of the best: Student's t for the two parameters that few peaks fit."""
-    return float(student_t.ppf((1 + KEPT) / 2, independent - 2)) ** 2 / 2
+    return student_t_quantile((1 + KEPT) / 2, independent - 2) ** 2 / 2
 
 
 def fitted_tail(independent: IndependentSearches) -> Tail:

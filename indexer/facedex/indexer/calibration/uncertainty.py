@@ -13,7 +13,8 @@ from math import ceil, log, log1p
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import beta
+
+from facedex.indexer.calibration.distributions import beta_quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,8 +45,8 @@ def clopper_pearson(
     """Lower and upper limits of the exact two-sided interval of a proportion; counts may be fractions of a trial."""
     k, n = np.asarray(errors, np.float64), np.asarray(trials, np.float64)
     tail = (1 - confidence) / 2
-    lower = np.where(k > 0, beta.ppf(tail, np.maximum(k, 1e-300), n - k + 1), 0.0)
-    upper = np.where(k < n, beta.ppf(1 - tail, k + 1, np.maximum(n - k, 1e-300)), 1.0)
+    lower = np.where(k > 0, beta_quantile(tail, np.maximum(k, 1e-300), n - k + 1), 0.0)
+    upper = np.where(k < n, beta_quantile(1 - tail, k + 1, np.maximum(n - k, 1e-300)), 1.0)
     return lower, upper
 
 

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import binom
 
+from facedex.indexer.calibration.distributions import binomial_survival
 from facedex.indexer.evaluation.chance import ChanceTail
 from facedex.indexer.evaluation.neighbours import Enrolled, Neighbours
 from facedex.indexer.evaluation.self_search import ErrorRates, SelfSearch
@@ -338,7 +338,7 @@ class _Findings:
         high = self._seen.healthy & (scores >= self._seen.near_misses_from)
         counted = np.bincount(nearest[high], minlength=len(self._seen.enrolled.names))
         shares = self._seen.enrolled.counts / len(self._seen.enrolled.vectors)
-        unlikely = binom.sf(counted - 1, counted.sum(), shares) * len(counted) < SIGNIFICANCE
+        unlikely = binomial_survival(counted - 1, counted.sum(), shares) * len(counted) < SIGNIFICANCE
         for person in sorted(np.flatnonzero(unlikely).tolist(), key=lambda each: -counted[each]):
             yield self._wolf(person, count=int(counted[person]))
 
