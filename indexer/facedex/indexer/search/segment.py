@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # A scan that leaves more than this share is not worth its time: every row is scored exactly instead.
 WHOLE_SHARE = 0.3
+# FAISS takes several times the memory of the rows that it encodes at once, and no less time for more of them.
+ENCODED_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,8 @@ class Codes:
         """Encodes the `vectors` (n, dimension), 8 µs a row."""
         faiss.omp_set_num_threads(1)  # threads of OpenMP that wait for a busy core cost more than they bring
         index = codebook.empty_index()
-        for start in range(0, len(vectors), 65_536):
-            index.add(vectors[start : start + 65_536].astype(np.float32))
+        for start in range(0, len(vectors), ENCODED_AT_ONCE):
+            index.add(vectors[start : start + ENCODED_AT_ONCE].astype(np.float32))
         return cls(index, fit)
 
     @property
