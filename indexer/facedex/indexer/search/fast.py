@@ -16,6 +16,7 @@ from facedex.indexer.search.codebook import FULL_RATE, HALF_RATE, codebooks, joi
 from facedex.indexer.search.company import MOST_PROBES, Company
 from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import Block
+from facedex.indexer.search.freed_memory import return_freed_memory
 from facedex.indexer.search.segment import Codes, Rows, Segment
 from facedex.indexer.search.shadow import Shadow
 from facedex.indexer.search.snapshot import PartState, restored_segments
@@ -323,7 +324,7 @@ class FastIndex:
     def _replace(self, parts: Sequence[Block | Segment]) -> None:
         """Puts one new segment in the place of these parts. Rows erased meanwhile are erased in it too."""
         kept = [np.flatnonzero(part.alive) for part in parts]
-        rows = Rows.joined([_half(part).taken(which) for part, which in zip(parts, kept, strict=True)])
+        rows = Rows.joined([_half(part) for part in parts], kept)
         segment = self._encoded(rows) if len(rows) else None
         with self._changing:
             if segment is not None:
@@ -331,6 +332,7 @@ class FastIndex:
             self._reached(Step.BEFORE_SEAL_SWAP)
             self._swap(parts, segment)
         self._reached(Step.AFTER_SEAL_SWAP)
+        return_freed_memory()
 
     def _swap(self, parts: Sequence[Block | Segment], segment: Segment | None) -> None:
         gone = {id(part) for part in parts}

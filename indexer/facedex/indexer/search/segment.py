@@ -40,11 +40,17 @@ class Rows:
         return Rows(self.template_ids[which], self.identity_ids[which], self.vectors[which])
 
     @classmethod
-    def joined(cls, parts: Sequence[Rows]) -> Rows:
+    def joined(cls, parts: Sequence[Rows], kept: Sequence[NDArray[np.int64]]) -> Rows:
+        """Those rows of each part that are kept, in half precision; each is copied once."""
+        vectors = np.empty((sum(map(len, kept)), parts[0].vectors.shape[1]), np.float16)
+        start = 0
+        for part, which in zip(parts, kept, strict=True):
+            vectors[start : start + len(which)] = part.vectors if len(which) == len(part) else part.vectors[which]
+            start += len(which)
         return cls(
-            np.concatenate([part.template_ids for part in parts]),
-            np.concatenate([part.identity_ids for part in parts]),
-            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.template_ids[which] for part, which in zip(parts, kept, strict=True)]),
+            np.concatenate([part.identity_ids[which] for part, which in zip(parts, kept, strict=True)]),
+            vectors,
         )
 
 
