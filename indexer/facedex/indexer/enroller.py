@@ -29,7 +29,7 @@ from facedex.indexer.vision.crops import encode_crop
 from facedex.indexer.vision.errors import ImageRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -107,19 +107,32 @@ class Enroller:
         (enrolment,) = self.commit([prepared], checkpoint=checkpoint)
         return enrolment
 
-    def prepare(self, request: Enrol, *, checkpoint: Callable[[], None] = no_checkpoint) -> PreparedRequest:
-        """What can be done without the others' turn: looking at the photographs. Changes nothing."""
+    def known_sources(self, external_ids: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Identity → digest of photograph → template: what need not be looked at again."""
+        return self._gallery.store.sources_among(self._gallery.record, external_ids)
+
+    def prepare(
+        self,
+        request: Enrol,
+        *,
+        known: Mapping[str, int] | None = None,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> PreparedRequest:
+        """What can be done without the others' turn: looking at the photographs. Changes nothing.
+
+        `known` is what `known_sources` says of the identity, for callers who ask for many at once.
+        """
         _check(request)
         sources = [source_digest(item) for item in request.items]
         prepared = PreparedRequest(_without_photographs(request), request_digest(request, sources))
-        known: dict[str, int] = {}
         if not all(isinstance(item, VectorItem) for item in request.items):
             # Spares looking at photographs in vain; all of it is asked again when the request has its turn.
             (prepared,) = self._answered([prepared])
             if prepared.answer is not None:
                 return prepared
-            known = self._gallery.store.sources(self._gallery.record, request.details.external_id)
-        return replace(prepared, items=self._prepare(request, sources, known, checkpoint=checkpoint))
+            name = request.details.external_id
+            known = self.known_sources([name]).get(name, {}) if known is None else known
+        return replace(prepared, items=self._prepare(request, sources, known or {}, checkpoint=checkpoint))
 
     def commit(
         self,

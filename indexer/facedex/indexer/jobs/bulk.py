@@ -19,7 +19,7 @@ from facedex.indexer.jobs.runner import HEARTBEAT_SECONDS
 from facedex.indexer.store.records import BulkFinding, JobState, LedgerMark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from facedex.indexer.enroller import Enroller
     from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Items of one transaction, at fixed positions of the source, so that a second run makes the same transactions.
 GROUP_ITEMS = 32
+# Items whose photographs are asked for together; a tar's are in memory meanwhile.
+ASKED_AT_ONCE = 8
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 # How soon a cancelled enrolment notices it.
 LOOK_SECONDS = 0.3
@@ -42,6 +44,14 @@ class BulkOutcome:
 
     item: BulkItem
     result: EnrolResult
+
+
+@dataclass(frozen=True, slots=True)
+class _Unseen:
+    """An item, and digest of photograph → template of its identity."""
+
+    item: BulkItem
+    known: Mapping[str, int]
 
 
 def findings_of(result: EnrolResult, position: int) -> list[BulkFinding]:
@@ -112,12 +122,24 @@ class BulkEnrolment:
         """Groups in order, looked at ahead. Raises what `checkpoint` raises."""
         rest = islice(_interruptible(items, checkpoint), skipped, None)
         with LookAhead(
-            rest, lambda item: self._look(item, checkpoint), workers=self._workers, checkpoint=checkpoint
+            self._with_known(rest),
+            look=lambda each: self._look(each, checkpoint),
+            kept=lambda each: each.item.without_content(),
+            workers=self._workers,
+            checkpoint=checkpoint,
         ) as looked:
             while group := list(islice(looked, GROUP_ITEMS)):
                 yield group
 
-    def _look(self, item: BulkItem, checkpoint: Callable[[], None]) -> PreparedRequest | EnrolResult:
+    def _with_known(self, items: Iterator[BulkItem]) -> Iterator[_Unseen]:
+        """Asks for a few at once, since asking costs as much for one."""
+        while few := list(islice(items, ASKED_AT_ONCE)):
+            names = {each.details.external_id for each in few}
+            known = _patiently(lambda: self._enroller.known_sources(names))  # noqa: B023  (called before the next round)
+            yield from (_Unseen(each, known.get(each.details.external_id, {})) for each in few)
+
+    def _look(self, unseen: _Unseen, checkpoint: Callable[[], None]) -> PreparedRequest | EnrolResult:
+        item = unseen.item
         try:
             content = item.read()
         except OSError as error:
@@ -126,7 +148,7 @@ class BulkEnrolment:
             return _refused(refusal.why, refusal.problem)
         try:
             request = Enrol(item.details, (content,))
-            return _patiently(lambda: self._enroller.prepare(request, checkpoint=checkpoint))
+            return _patiently(lambda: self._enroller.prepare(request, known=unseen.known, checkpoint=checkpoint))
         except InvalidArgument as error:
             kind = EnrolReason.VECTOR_INVALID if isinstance(content, VectorItem) else EnrolReason.IMAGE_UNREADABLE
             return _refused(kind, str(error))

@@ -10,39 +10,41 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from facedex.indexer.jobs.bulk_item import BulkItem
-
 # Items that are looked at ahead of those that are written.
 MOST_AHEAD = 128
 # Items that wait for a thread to look at them: a tar's come with their photographs, and few of them are to be in memory.
 UNSEEN_PER_WORKER = 4
 LOOK_SECONDS = 0.3
 
+Item = TypeVar("Item")
+Kept = TypeVar("Kept")
 Looked = TypeVar("Looked")
 
 
-class LookAhead(Generic[Looked]):
-    """Items and what was seen of them, in order; threads look on while the last ones are written.
+class LookAhead(Generic[Item, Kept, Looked]):
+    """What is kept of items, and what was seen of them, in order; threads look on while the last ones are written.
 
     A thread of its own reads the items, so that the others always have something to look at.
     """
 
     def __init__(
         self,
-        items: Iterator[BulkItem],
-        look: Callable[[BulkItem], Looked],
+        items: Iterator[Item],
         *,
+        look: Callable[[Item], Looked],
+        kept: Callable[[Item], Kept],
         workers: int,
         checkpoint: Callable[[], None],
     ) -> None:
         self._items = items
         self._look = look
+        self._kept = kept
         self._checkpoint = checkpoint
         self._most_unseen = UNSEEN_PER_WORKER * workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="enrol")
         self._reader = threading.Thread(target=self._read, name="enrol-reader", daemon=True)
         self._changed = threading.Condition()
-        self._ahead: deque[tuple[BulkItem, Future[Looked]]] = deque()
+        self._ahead: deque[tuple[Kept, Future[Looked]]] = deque()
         self._unseen = 0
         self._is_ended = False
         self._error: BaseException | None = None
@@ -56,7 +58,7 @@ class LookAhead(Generic[Looked]):
         self._reader.join()
         self._pool.shutdown(cancel_futures=True)
 
-    def __iter__(self) -> Iterator[tuple[BulkItem, Looked]]:
+    def __iter__(self) -> Iterator[tuple[Kept, Looked]]:
         """Raises what `checkpoint` raises, and what reading the items raised, once those before had their turn."""
         while self._is_there():
             item, future = self._taken()
@@ -73,7 +75,7 @@ class LookAhead(Generic[Looked]):
                 self._checkpoint()
             return bool(self._ahead)
 
-    def _taken(self) -> tuple[BulkItem, Future[Looked]]:
+    def _taken(self) -> tuple[Kept, Future[Looked]]:
         with self._changed:
             self._changed.notify_all()
             return self._ahead.popleft()
@@ -89,14 +91,14 @@ class LookAhead(Generic[Looked]):
         except BaseException as error:  # noqa: BLE001  (raised again by the thread that asks)
             self._end(error)
 
-    def _add(self, item: BulkItem) -> bool:
+    def _add(self, item: Item) -> bool:
         """False where nobody wants it any more."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_ended or self._has_room())
             if self._is_ended:
                 return False
             future = self._pool.submit(self._look, item)
-            self._ahead.append((item.without_content(), future))
+            self._ahead.append((self._kept(item), future))
             self._unseen += 1
             self._changed.notify_all()
         future.add_done_callback(self._note_seen)
