@@ -116,17 +116,39 @@ class RunningServer:
         self.process.wait()
 
 
+class Shows(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+    """Sends the metadata `authorization` with every call."""
+
+    def __init__(self, authorization: str) -> None:
+        self._metadata = (("authorization", authorization),)
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._with_metadata(client_call_details), request)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._with_metadata(client_call_details), request_iterator)
+
+    def _with_metadata(self, details: Any) -> Any:
+        return details._replace(metadata=self._metadata)
+
+
 class Wire:
     """The generated stubs over one connection: what goes over the wire, without the client library."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, *, authorization: str | None = None, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
         # A pool of its own, so that two wires are two connections.
         options = [
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
         ]
-        self.channel = grpc.insecure_channel(address, options=options)
+        if credentials is None:
+            channel = grpc.insecure_channel(address, options=options)
+        else:
+            channel = grpc.secure_channel(address, credentials, options=options)
+        self.channel = channel if authorization is None else grpc.intercept_channel(channel, Shows(authorization))
         self.galleries = gallery_pb2_grpc.GalleryServiceStub(self.channel)
         self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(self.channel)
         self.identification = identification_pb2_grpc.IdentificationServiceStub(self.channel)

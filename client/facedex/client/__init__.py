@@ -1,5 +1,6 @@
 """The client of a facedex server: `Client` for programs that wait, `AsyncClient` for asyncio."""
 
+from facedex.client.access import Tls
 from facedex.client.async_client import AsyncClient
 from facedex.client.calibration import Certificate, ResolvedThreshold
 from facedex.client.calls import MAX_MESSAGE_BYTES, Refusal
@@ -26,6 +27,8 @@ from facedex.client.errors import (
     GalleryExistsError,
     GalleryNotFoundError,
     IdentityNotFoundError,
+    InvalidCertificateError,
+    InvalidKeyError,
     InvalidRequestError,
     InvalidTargetError,
     InvalidVectorError,
@@ -44,6 +47,7 @@ from facedex.client.errors import (
     TemplateNotFoundError,
     UnavailableError,
     UncheckableReceiptError,
+    UnencryptedKeyError,
     UnreadableImageError,
     WrongModelError,
 )
@@ -139,6 +143,8 @@ __all__ = [
     "Identity",
     "IdentityNotFoundError",
     "IndexInfo",
+    "InvalidCertificateError",
+    "InvalidKeyError",
     "InvalidRequestError",
     "InvalidTargetError",
     "InvalidVectorError",
@@ -172,9 +178,11 @@ __all__ = [
     "SeveralFacesError",
     "Template",
     "TemplateNotFoundError",
+    "Tls",
     "UnavailableError",
     "Unchanged",
     "UncheckableReceiptError",
+    "UnencryptedKeyError",
     "UnreadableImageError",
     "Vector",
     "Verification",

@@ -10,20 +10,22 @@ from contextlib import suppress
 
 import grpc
 
-from facedex.client.channel import Stream, open_channel
+from facedex.client.access import OPEN, Access
+from facedex.client.channel import Metadata, Stream, open_channel
 from facedex.client.failures import error_of_call
 
 
 class AsyncChannel:
     """A connection to one server, made when it is first used. Every failure is raised as a FacedexError."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, access: Access = OPEN) -> None:
         self.target = target
-        self._grpc = open_channel(target)
+        self._grpc = open_channel(target, access)
+        self._metadata = access.metadata()
 
     async def send(self, method: str, payload: bytes, *, timeout_seconds: float) -> bytes:
         send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._grpc.unary_unary(method, None, None)
-        call = send.future(payload, timeout=timeout_seconds)
+        call = send.future(payload, timeout=timeout_seconds, metadata=self._metadata)
         done = asyncio.Event()
         wake = _waker(done)
         call.add_done_callback(lambda _: wake())
@@ -37,7 +39,7 @@ class AsyncChannel:
             raise error_of_call(error, target=self.target) from None
 
     def open_stream(self, method: str) -> "AsyncStream":
-        return AsyncStream(self._grpc, method, target=self.target)
+        return AsyncStream(self._grpc, method, target=self.target, metadata=self._metadata)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._grpc.close)
@@ -46,9 +48,10 @@ class AsyncChannel:
 class AsyncStream:
     """An open stream, whose answers are awaited."""
 
-    def __init__(self, channel: grpc.Channel, method: str, *, target: str) -> None:
+    def __init__(self, channel: grpc.Channel, method: str, *, target: str, metadata: Metadata = ()) -> None:
         self._arrival = asyncio.Event()
-        self._stream = Stream(channel, method, target=target, on_arrival=_waker(self._arrival))
+        woken = _waker(self._arrival)
+        self._stream = Stream(channel, method, target=target, metadata=metadata, on_arrival=woken)
         self.send = self._stream.send
         self.finish = self._stream.finish
         self.has_answer = self._stream.has_answer

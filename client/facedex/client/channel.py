@@ -8,8 +8,16 @@ from queue import Empty, SimpleQueue
 
 import grpc
 
+from facedex.client.access import OPEN, Access, Tls
 from facedex.client.calls import MAX_MESSAGE_BYTES
-from facedex.client.errors import DeadlineError, FacedexError, Failure, InvalidTargetError, ServerFaultError
+from facedex.client.errors import (
+    DeadlineError,
+    FacedexError,
+    Failure,
+    InvalidCertificateError,
+    InvalidTargetError,
+    ServerFaultError,
+)
 from facedex.client.failures import error_of_call
 
 OPTIONS = (
@@ -19,33 +27,47 @@ OPTIONS = (
     ("grpc.enable_retries", 0),
 )
 
+Metadata = tuple[tuple[str, str], ...]
 
 TARGET = re.compile(r"(dns:///)?([^\s:/]+|\[[0-9a-fA-F:.]+\]):\d{1,5}|unix:\S+")
 """The addresses of gRPC that name one server. gRPC itself takes any text, and fails when it is first used."""
 
 
-def open_channel(target: str) -> grpc.Channel:
+def open_channel(target: str, access: Access) -> grpc.Channel:
+    """Raises InvalidTargetError, InvalidCertificateError, UnencryptedKeyError."""
     if not TARGET.fullmatch(target):
         raise InvalidTargetError(target)
-    return grpc.insecure_channel(target, options=OPTIONS)
+    access.check(target)
+    if access.tls is None:
+        return grpc.insecure_channel(target, options=OPTIONS)
+    return grpc.secure_channel(target, _credentials(access.tls), options=OPTIONS)
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    # gRPC itself would say what is wrong with them in its log only, and then that nobody answers.
+    for pem in (tls.ca, tls.certificate, tls.private_key):
+        if pem is not None and b"-----BEGIN " not in pem:
+            raise InvalidCertificateError
+    return grpc.ssl_channel_credentials(tls.ca, tls.private_key, tls.certificate)
 
 
 class Channel:
     """A connection to one server, made when it is first used. Every failure is raised as a FacedexError."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, access: Access = OPEN) -> None:
         self.target = target
-        self._grpc = open_channel(target)
+        self._grpc = open_channel(target, access)
+        self._metadata = access.metadata()
 
     def send(self, method: str, payload: bytes, *, timeout_seconds: float) -> bytes:
         send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._grpc.unary_unary(method, None, None)
         try:
-            return send(payload, timeout=timeout_seconds)
+            return send(payload, timeout=timeout_seconds, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_of_call(error, target=self.target) from None
 
     def open_stream(self, method: str) -> "Stream":
-        return Stream(self._grpc, method, target=self.target)
+        return Stream(self._grpc, method, target=self.target, metadata=self._metadata)
 
     def close(self) -> None:
         self._grpc.close()
@@ -58,14 +80,20 @@ class Stream:
     """
 
     def __init__(
-        self, channel: grpc.Channel, method: str, *, target: str, on_arrival: Callable[[], None] = lambda: None
+        self,
+        channel: grpc.Channel,
+        method: str,
+        *,
+        target: str,
+        metadata: Metadata = (),
+        on_arrival: Callable[[], None] = lambda: None,
     ) -> None:
         self._target = target
         self._on_arrival = on_arrival
         self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._incoming: SimpleQueue[bytes | FacedexError | None] = SimpleQueue()
         open_call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method, None, None)
-        self._call = open_call(iter(self._outgoing.get, None))
+        self._call = open_call(iter(self._outgoing.get, None), metadata=metadata)
         threading.Thread(target=self._keep_reading, name="facedex-stream", daemon=True).start()
 
     def send(self, payload: bytes) -> None:

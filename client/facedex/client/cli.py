@@ -1,8 +1,10 @@
 """The command `facedex`: enrolling and identifying people from a terminal."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +18,7 @@ from facedex.client.cli_identify import compare, detect, identify, verify
 from facedex.client.cli_identities import identities
 from facedex.client.cli_jobs import jobs
 from facedex.client.cli_output import details, print_json, print_table
-from facedex.client.cli_session import ExitCode, Json, Session, complain, connected, spoken
+from facedex.client.cli_session import Entry, ExitCode, Json, Session, complain, connected, spoken
 from facedex.client.client import DEFAULT_TIMEOUT_SECONDS
 from facedex.client.errors import FacedexError
 from facedex.client.servers import ModelInfo, PromiseInfo, ServerInfo
@@ -40,7 +42,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with t
         raise typer.Exit
 
 
-def options(
+def options(  # noqa: PLR0913  (a command has as many options as it has)
     context: typer.Context,
     *,
     server: Annotated[
@@ -50,6 +52,31 @@ def options(
         float,
         typer.Option(min=0.001, metavar="SECONDS", envvar="FACEDEX_TIMEOUT", help="How long to wait for each answer."),
     ] = DEFAULT_TIMEOUT_SECONDS,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="FACEDEX_API_KEY_FILE",
+            help="File with an API key; FACEDEX_API_KEY may hold the key itself.",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="FACEDEX_CA", help="PEM file: who vouches for the server. Turns on TLS."),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", envvar="FACEDEX_TLS", help="TLS with the public authorities.")] = False,
+    client_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="FACEDEX_CLIENT_CERT", help="PEM file: this client's own certificate."),
+    ] = None,
+    client_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="FACEDEX_CLIENT_KEY", help="PEM file: its private key."),
+    ] = None,
+    unencrypted_key: Annotated[
+        bool,
+        typer.Option("--unencrypted-key", help="Send the API key to another machine without TLS, in a tunnel say."),
+    ] = False,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Tell the version."),
@@ -70,7 +97,18 @@ def options(
       3    done, and the answer is no: not the same person, a photograph was refused, or store and index differ
       130  ended with Ctrl-C
     """
-    context.obj = Session(server, timeout)
+    if (client_cert is None) != (client_key is None):
+        raise typer.BadParameter("--client-cert and --client-key go together")
+    entry = Entry(
+        api_key=os.environ.get("FACEDEX_API_KEY"),
+        api_key_file=api_key_file,
+        allow_unencrypted_key=unencrypted_key,
+        use_tls=tls,
+        ca=ca,
+        client_cert=client_cert,
+        client_key=client_key,
+    )
+    context.obj = Session(server, timeout, entry)
 
 
 def info(context: typer.Context, *, json: Json = False) -> None:

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from facedex.client.access import Tls
 from facedex.client.client import Client
 from facedex.client.errors import (
     FacedexError,
@@ -32,11 +33,41 @@ class ExitCode(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """How the command gets in: an API key, and files that tell by what server and client are known."""
+
+    api_key: str | None = field(default=None, repr=False)
+    api_key_file: Path | None = None
+    allow_unencrypted_key: bool = False
+    use_tls: bool = False
+    ca: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+    def key(self) -> str | None:
+        """Raises OSError where the file cannot be read."""
+        text = self.api_key if self.api_key_file is None else self.api_key_file.read_text(errors="replace")
+        return None if text is None else text.strip()
+
+    def tls(self) -> Tls | None:
+        """Raises OSError where a file cannot be read."""
+        if not self.use_tls and self.ca is None and self.client_cert is None:
+            return None
+        ca, certificate, private_key = (_content(each) for each in (self.ca, self.client_cert, self.client_key))
+        return Tls(ca=ca, certificate=certificate, private_key=private_key)
+
+
+def _content(file: Path | None) -> bytes | None:
+    return None if file is None else file.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """Which server to ask, and how long to wait for each answer."""
 
     server: str
     timeout_seconds: float
+    entry: Entry = field(default_factory=Entry)
 
 
 GalleryName = Annotated[str, typer.Argument(metavar="GALLERY", help="Name of the gallery.")]
@@ -63,7 +94,14 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 @contextmanager
 def connected(context: typer.Context) -> Generator[Client]:
     session: Session = context.obj
-    with Client.connect(session.server, timeout_seconds=session.timeout_seconds) as client:
+    entry = session.entry
+    with Client.connect(
+        session.server,
+        api_key=entry.key(),
+        tls=entry.tls(),
+        allow_unencrypted_key=entry.allow_unencrypted_key,
+        timeout_seconds=session.timeout_seconds,
+    ) as client:
         yield client
 
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from facedex.client import calls
+from facedex.client.access import Access, Tls
 from facedex.client.calls import Call, Page, Refusal, StreamCall
 from facedex.client.channel import Channel
 from facedex.client.erasures import ErasureRecord
@@ -60,13 +61,23 @@ class Client:
 
     @classmethod
     def connect(
-        cls, target: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, retry: RetryPolicy | None = None
+        cls,
+        target: str,
+        *,
+        api_key: str | None = None,
+        tls: Tls | None = None,
+        allow_unencrypted_key: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        retry: RetryPolicy | None = None,
     ) -> Self:
         """A client of the server at `target`, for instance "localhost:50051".
 
-        The connection is made with the first call. Raises InvalidTargetError.
+        With `tls`, the connection is encrypted. An `api_key` is sent without it to this machine only, unless
+        `allow_unencrypted_key`, for a proxy or tunnel that encrypts. The connection is made with the first call.
+        Raises InvalidTargetError, InvalidKeyError, InvalidCertificateError, UnencryptedKeyError.
         """
-        return cls(Channel(target), timeout_seconds=timeout_seconds, retry=retry)
+        access = Access(api_key=api_key, tls=tls, allows_unencrypted_key=allow_unencrypted_key)
+        return cls(Channel(target, access), timeout_seconds=timeout_seconds, retry=retry)
 
     def with_timeout(self, timeout_seconds: float) -> Self:
         """The same client, over the same connection, with another timeout."""

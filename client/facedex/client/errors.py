@@ -10,6 +10,9 @@ FacedexError
 │   ├── ReceiptInvalidError      a receipt of an erasure is not genuine
 │   ├── UncheckableReceiptError  the package that checks signatures is not installed
 │   ├── InvalidTargetError       the address of the server is not written as HOST:PORT
+│   ├── InvalidKeyError          an API key is not written as one
+│   ├── InvalidCertificateError  a certificate or a private key is not written as one
+│   ├── UnencryptedKeyError      an API key would be sent unencrypted to another machine; it was not sent
 │   ├── NoFaceError              no face was found on a photograph that needs one
 │   ├── SeveralFacesError        several faces were found on a photograph that may show only one
 │   ├── NotFoundError            what was asked for is not there
@@ -144,6 +147,36 @@ class InvalidTargetError(RequestError):
     def __init__(self, target: str) -> None:
         message = f"{target!r} is no address of a server; write it as HOST:PORT, for instance localhost:50051"
         super().__init__(Failure(message, code="INVALID_ARGUMENT", reason="TARGET_INVALID"))
+        self.target = target
+
+
+class InvalidKeyError(RequestError):
+    """An API key is not written as one; it was not sent."""
+
+    def __init__(self) -> None:
+        message = (
+            "the API key is empty, or holds spaces or lines: give the one line that facedex-index keys create printed"
+        )
+        super().__init__(Failure(message, code="UNAUTHENTICATED", reason="KEY_INVALID"))
+
+
+class InvalidCertificateError(RequestError):
+    """A certificate or a private key is not written as one."""
+
+    def __init__(self) -> None:
+        message = "a certificate or private key of this connection is none in PEM form"
+        super().__init__(Failure(message, code="INVALID_ARGUMENT", reason="CERTIFICATE_INVALID"))
+
+
+class UnencryptedKeyError(RequestError):
+    """An API key would be sent unencrypted to another machine; it was not sent."""
+
+    def __init__(self, target: str) -> None:
+        message = (
+            f"the API key would go to {target} unencrypted: give the certificate of its authority (--ca), or, where "
+            "something else encrypts, say so (--unencrypted-key)"
+        )
+        super().__init__(Failure(message, code="UNAUTHENTICATED", reason="KEY_UNENCRYPTED"))
         self.target = target
 
 

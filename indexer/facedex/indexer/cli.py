@@ -23,6 +23,7 @@ from facedex.indexer import (
     evaluation_cli,
     fsck_cli,
     jobs_cli,
+    keys_cli,
     migrate_cli,
     models_cli,
 )
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.add_typer(models_cli.app, name="models")
 app.add_typer(migrate_cli.app, name="migrate")
 app.add_typer(jobs_cli.app, name="jobs")
+app.add_typer(keys_cli.app, name="keys")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
 doctor_cli.add_commands(app)

@@ -9,7 +9,8 @@
     │   │   ├── IdentityNotFound
     │   │   ├── TemplateNotFound
     │   │   ├── JobNotFound
-    │   │   └── ErasureNotFound
+    │   │   ├── ErasureNotFound
+    │   │   └── ApiKeyNotFound
     │   ├── GalleryExists
     │   ├── WrongModel              a vector of another model than the gallery's
     │   ├── MalformedMessage        bytes that are no message of the kind that is expected
@@ -146,6 +147,16 @@ class ErasureNotFound(NotFound):
 
     def __init__(self) -> None:
         super().__init__("there is no erasure of that id here; list the erasures, or ask the server that erased")
+
+
+class ApiKeyNotFound(NotFound):
+    """There is no API key of that id."""
+
+    reason = "API_KEY_NOT_FOUND"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is no API key {key_id!r}; facedex-index keys list shows the ids")
+        self.key_id = key_id
 
 
 class OnHold(CallerError):

@@ -12,24 +12,31 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.errors import StoreUnavailable
 from facedex.indexer.failpoints import fail_point
 from facedex.indexer.indexes import SearchSettings
 from facedex.indexer.jobs.calibration import certificate_of_gallery
 from facedex.indexer.jobs.runner import JobRunner
 from facedex.indexer.store.store import Store
 from facedex.indexer.store.vault import Vault
+from facedex.server.access_rules import RULES
 from facedex.server.admission import Admission, Places
 from facedex.server.calibration_service import CALIBRATE, CalibrationService
 from facedex.server.enrolment_service import EnrolmentService
 from facedex.server.erasure_service import ErasureService
+from facedex.server.exposure import check_exposure
 from facedex.server.follower import Follower
 from facedex.server.gallery_service import GalleryService
+from facedex.server.gate import Gate
 from facedex.server.identification_service import IdentificationService
 from facedex.server.interceptor import CallInterceptor
+from facedex.server.key_ring import KeyRing
+from facedex.server.meter import Meter
 from facedex.server.operations_service import OperationsService
 from facedex.server.patience import Patience
 from facedex.server.readiness import Readiness
 from facedex.server.stop_signal import StopSignal
+from facedex.server.tls import Certificates
 from facedex.v1 import (
     calibration_pb2,
     calibration_pb2_grpc,
@@ -96,6 +103,9 @@ class App:
             vault=self._vault,
             horizon=settings.erasure_horizon,
         )
+        keys = KeyRing(self._store.api_keys.all, now=self._store.now)
+        host, _ = parted_address(settings.listen)
+        check_exposure(host, has_tls=settings.tls is not None, has_keys=keys.is_used, allowed=settings.openness)
         self._galleries = assemble_galleries(
             self._store,
             data=settings.data,
@@ -110,10 +120,18 @@ class App:
         self._patience = Patience()
         self._readiness = Readiness(self._galleries.loaded_share)
         self._lookers = futures.ThreadPoolExecutor(settings.workers, thread_name_prefix="look")
+        self._meter = Meter(self._store.api_keys.add_calls, now=self._store.now)
+        self._certificates = None if settings.tls is None else Certificates(settings.tls)
         self._server = build_server(
-            settings, self._galleries, self._health, self._patience, self._readiness, self._lookers
+            settings,
+            self._galleries,
+            self._health,
+            Gate(keys, self._meter, RULES),
+            self._patience,
+            self._readiness,
+            self._lookers,
         )
-        self.address = _bind(self._server, settings.listen)
+        self.address = _bind(self._server, settings.listen, self._certificates)
         self._jobs = JobRunner(self._store, {CALIBRATE: self._calibrate})
         self._follower = Follower(self._galleries, interval_seconds=settings.follow_interval_seconds)
 
@@ -137,8 +155,15 @@ class App:
         self._lookers.shutdown()
         self._follower.stop()
         self._jobs.stop()
+        self._forget_no_calls()
         self._store.close()
         self._vault.close()
+
+    def _forget_no_calls(self) -> None:
+        try:
+            self._meter.flush()
+        except StoreUnavailable as error:
+            logger.warning("the calls of the last second are not counted", cause=error.cause)
 
     def _calibrate(self, job: JobRecord, report: Callable[[float], None]) -> dict[str, Any]:
         gallery = self._galleries.get(job.gallery)
@@ -155,6 +180,7 @@ def build_server(
     settings: Settings,
     galleries: Galleries,
     health_servicer: health.HealthServicer,
+    gate: Gate,
     patience: Patience,
     readiness: Readiness,
     lookers: futures.Executor,
@@ -168,7 +194,7 @@ def build_server(
     )
     server = grpc.server(
         futures.ThreadPoolExecutor(places.count + SPARE_THREADS, thread_name_prefix="call"),
-        interceptors=[CallInterceptor(places, patience, readiness)],
+        interceptors=[CallInterceptor(gate, places, patience, readiness)],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -177,26 +203,35 @@ def build_server(
             ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
         ],
     )
-    gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(galleries), server)
+    gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(galleries, gate), server)
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(galleries, patience, lookers), server)
     identification_pb2_grpc.add_IdentificationServiceServicer_to_server(IdentificationService(galleries), server)
     calibration_pb2_grpc.add_CalibrationServiceServicer_to_server(CalibrationService(galleries), server)
     operations_pb2_grpc.add_OperationsServiceServicer_to_server(
-        OperationsService(galleries, settings, readiness), server
+        OperationsService(galleries, settings, readiness, gate), server
     )
-    erasure_pb2_grpc.add_ErasureServiceServicer_to_server(ErasureService(galleries), server)
+    erasure_pb2_grpc.add_ErasureServiceServicer_to_server(ErasureService(galleries, gate), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
 
 
-def _bind(server: grpc.Server, listen: str) -> str:
+def parted_address(listen: str) -> tuple[str, int]:
+    """Host and port. Raises AddressInvalid."""
     host, colon, wanted = listen.rpartition(":")
     # gRPC itself would take a default for a port that is missing, and another one for a port that is too large.
     if not (host and colon and wanted.isdecimal() and int(wanted) <= LARGEST_PORT):
         raise AddressInvalid(f"cannot listen on {listen!r}: give an address and a port up to {LARGEST_PORT}")
+    return host, int(wanted)
+
+
+def _bind(server: grpc.Server, listen: str, certificates: Certificates | None) -> str:
+    host, _ = parted_address(listen)
     try:
-        port = server.add_insecure_port(listen)
+        if certificates is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, certificates.credentials())
     except RuntimeError:
         port = 0
     if port == 0:

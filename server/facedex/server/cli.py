@@ -15,10 +15,15 @@ from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import available_cores
 from facedex.server.app import AddressInUse, AddressInvalid, serve
+from facedex.server.exposure import ListensOpenly, Openness
 from facedex.server.log import configure_logging
 from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings
+from facedex.server.tls import CertificateUnusable, TlsFiles
 
 DEFAULT_LIMITS = ImageLimits()
+
+# What a server does not start with; the text says what to do.
+REFUSED = (AddressInvalid, AddressInUse, CertificateUnusable, ListensOpenly, IndexerError, VisionError, OSError)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,6 +98,29 @@ def serve_command(
     drain_seconds: Annotated[
         float, typer.Option(envvar="FACEDEX_DRAIN_SECONDS", min=0, help="Time for calls in flight after SIGTERM.")
     ] = 10.0,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(envvar="FACEDEX_TLS_CERT", help="PEM file of the certificate and those up to its root."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="FACEDEX_TLS_KEY", help="PEM file of its private key, without pass phrase.")
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(envvar="FACEDEX_CLIENT_CA", help="PEM file: clients need a certificate of one of these."),
+    ] = None,
+    without_tls: Annotated[
+        bool,
+        typer.Option(
+            "--without-tls", envvar="FACEDEX_WITHOUT_TLS", help="Listen unencrypted to others than this machine."
+        ),
+    ] = False,
+    without_keys: Annotated[
+        bool,
+        typer.Option(
+            "--without-keys", envvar="FACEDEX_WITHOUT_KEYS", help="Answer others than this machine without keys."
+        ),
+    ] = False,
 ) -> None:
     """Serves until SIGTERM. Prints `listening on ADDRESS` when it answers; logs go to standard error."""
     configure_logging()
@@ -113,12 +141,27 @@ def serve_command(
         data_keys=data_keys,
         erasure_horizon_seconds=erasure_horizon_seconds,
         drain_seconds=drain_seconds,
+        tls=_tls_files(tls_cert, tls_key, client_ca),
+        openness=_openness(without_tls=without_tls, without_keys=without_keys),
     )
     try:
         serve(settings, announce=lambda address: print(f"listening on {address}", flush=True))
-    except (AddressInvalid, AddressInUse, IndexerError, VisionError, OSError) as error:
+    except REFUSED as error:
         Console(stderr=True).print(f"facedex-server: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+def _tls_files(certificate: Path | None, private_key: Path | None, client_ca: Path | None) -> TlsFiles | None:
+    if certificate is not None and private_key is not None:
+        return TlsFiles(certificate, private_key, client_ca)
+    if certificate is not None or private_key is not None or client_ca is not None:
+        raise typer.BadParameter("--tls-cert and --tls-key go together, and --client-ca with both")
+    return None
+
+
+def _openness(*, without_tls: bool, without_keys: bool) -> Openness:
+    tls = Openness.WITHOUT_TLS if without_tls else Openness.CLOSED
+    return tls | (Openness.WITHOUT_KEYS if without_keys else Openness.CLOSED)
 
 
 def main() -> None:

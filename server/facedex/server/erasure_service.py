@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import grpc
 
     from facedex.indexer.galleries import Galleries
+    from facedex.server.gate import Gate
 
 SCOPES = {each: erasure_pb2.ErasureScope.Value(f"ERASURE_SCOPE_{each.name}") for each in ErasureScope}
 REASONS = {each: erasure_pb2.ErasureReason.Value(f"ERASURE_REASON_{each.name}") for each in ErasureReason}
@@ -23,15 +24,17 @@ REASONS = {each: erasure_pb2.ErasureReason.Value(f"ERASURE_REASON_{each.name}") 
 class ErasureService(erasure_pb2_grpc.ErasureServiceServicer):
     """Translates calls about what was erased."""
 
-    def __init__(self, galleries: Galleries) -> None:
+    def __init__(self, galleries: Galleries, gate: Gate) -> None:
         self._galleries = galleries
+        self._gate = gate
 
     def ListErasures(
         self, request: erasure_pb2.ListErasuresRequest, context: grpc.ServicerContext
     ) -> erasure_pb2.ListErasuresResponse:
         size = page_size(request.page_size)
         before = self._last_of(request.page_token)
-        records = self._galleries.store.erasures.page(before=before, limit=size)
+        among = self._gate.caller_of(context).galleries
+        records = self._galleries.store.erasures.page(before=before, limit=size, galleries=among)
         more = token_after(records[-1].tombstone.erasure_id) if len(records) == size else ""
         return erasure_pb2.ListErasuresResponse(erasures=[wire_erasure(each) for each in records], next_page_token=more)
 
@@ -39,11 +42,15 @@ class ErasureService(erasure_pb2_grpc.ErasureServiceServicer):
         self, request: erasure_pb2.GetErasureRequest, context: grpc.ServicerContext
     ) -> erasure_pb2.GetErasureResponse:
         record = self._galleries.store.erasures.get(request.id)
+        if not self._gate.caller_of(context).sees(record.tombstone.gallery):
+            raise ErasureNotFound
         return erasure_pb2.GetErasureResponse(erasure=wire_erasure(record))
 
     def CheckErasure(
         self, request: erasure_pb2.CheckErasureRequest, context: grpc.ServicerContext
     ) -> erasure_pb2.CheckErasureResponse:
+        gallery = self._galleries.store.erasures.verified(request.receipt).gallery
+        self._gate.caller_of(context).require_gallery(gallery)
         check = checked_erasure(self._galleries, request.receipt)
         known = None if check.record is None else wire_erasure(check.record)
         return erasure_pb2.CheckErasureResponse(held=check.held, erasure=known)

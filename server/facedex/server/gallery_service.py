@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.store.records import GalleryRecord
+    from facedex.server.gate import Gate
 
 SEVERAL_FACES: dict[int, SeveralFaces | None] = {
     gallery_pb2.SEVERAL_FACES_UNSPECIFIED: None,
@@ -54,8 +55,9 @@ UPDATABLE = ("decision_policy", "enrolment_policy", "retention", "keep_crops")
 class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     """Translates calls about galleries."""
 
-    def __init__(self, galleries: Galleries) -> None:
+    def __init__(self, galleries: Galleries, gate: Gate) -> None:
         self._galleries = galleries
+        self._gate = gate
 
     def CreateGallery(
         self, request: gallery_pb2.CreateGalleryRequest, context: grpc.ServicerContext
@@ -72,7 +74,8 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         self, request: gallery_pb2.ListGalleriesRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.ListGalleriesResponse:
         size = page_size(request.page_size)
-        records = self._galleries.store.galleries(after=name_before(request.page_token), limit=size + 1)
+        after, among = name_before(request.page_token), self._gate.caller_of(context).galleries
+        records = self._galleries.store.galleries(after=after, limit=size + 1, among=among)
         return gallery_pb2.ListGalleriesResponse(
             galleries=[wire_gallery(each) for each in records[:size]],
             next_page_token=token_after(records[size - 1].name) if len(records) > size else "",

@@ -1,4 +1,4 @@
-"""What happens around every call: admission, errors, the log line."""
+"""What happens around every call: access, admission, errors, the log line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from facedex.server.status import Failure, failure_of, is_expected
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from facedex.server.access import Caller
     from facedex.server.admission import Places
+    from facedex.server.gate import Gate
     from facedex.server.patience import Patience
     from facedex.server.readiness import Readiness
 
@@ -31,11 +33,13 @@ MESSAGE_SECONDS = 60.0
 class CallInterceptor(grpc.ServerInterceptor):
     """Bounds, times and logs each call, and turns errors into statuses.
 
-    The log says which method ended how and after how long: never who was on a photograph. Every call is admitted before its
-    message is waited for, so that callers who send slowly, or nothing, cannot hold more than their share of the threads.
+    The log says which method ended how and after how long: never who was on a photograph. Who has no key that is good for the
+    method is sent away before anything else. Every call is admitted before its message is waited for, so that callers who
+    send slowly, or nothing, cannot hold more than their share of the threads.
     """
 
-    def __init__(self, places: Places, patience: Patience, readiness: Readiness) -> None:
+    def __init__(self, gate: Gate, places: Places, patience: Patience, readiness: Readiness) -> None:
+        self._gate = gate
         self._places = places
         self._patience = patience
         self._readiness = readiness
@@ -61,29 +65,55 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _unary(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with _told(method, context), self._places.of_calls(method).place():
-                self._readiness.require(method)
-                return handler.unary_unary(self._only(messages, handler, context), context)
+            with _told(method, context):
+                caller = self._gate.admitted(method, context)
+                with self._places.of_calls(method).place():
+                    request = self._asked_once(method, messages, handler, context, caller)
+                    with self._gate.open_for(caller, context):
+                        return handler.unary_unary(request, context)
 
         return call
 
     def _watch(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(method, context), self._places.of_streams(method).place():
-                self._readiness.require(method)
-                answers = handler.unary_stream(self._only(messages, handler, context), context)
-                with self._patience.waiting(context, seconds=math.inf):
-                    yield from answers
+            with _told(method, context):
+                caller = self._gate.admitted(method, context)
+                with self._places.of_streams(method).place():
+                    request = self._asked_once(method, messages, handler, context, caller)
+                    with self._patience.waiting(context, seconds=math.inf):
+                        yield from handler.unary_stream(request, context)
 
         return call
 
     def _stream(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(method, context), self._places.of_streams(method).place():
-                self._readiness.require(method)
-                yield from handler.stream_stream(self._each(messages, handler, context), context)
+            with _told(method, context):
+                caller = self._gate.admitted(method, context)
+                with self._places.of_streams(method).place():
+                    self._readiness.require(method)
+                    requests = self._asked_each(method, messages, handler, context, caller)
+                    yield from handler.stream_stream(requests, context)
 
         return call
+
+    def _asked_once(
+        self, method: str, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext, caller: Caller
+    ) -> Any:
+        """The one request of a call, which the caller may make."""
+        self._readiness.require(method)
+        self._gate.charge(caller)
+        request = self._only(messages, handler, context)
+        self._gate.check(method, caller, request)
+        return request
+
+    def _asked_each(
+        self, method: str, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext, caller: Caller
+    ) -> Iterator[Any]:
+        """The requests of a stream; one that the caller may not make ends it."""
+        for request in self._each(messages, handler, context):
+            self._gate.check(method, caller, request)
+            self._gate.charge_slowly(caller, goes_on=lambda: context.is_active() and not self._patience.is_lost)
+            yield request
 
     def _only(self, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext) -> Any:
         with self._patience.waiting(context, seconds=MESSAGE_SECONDS):

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from facedex.indexer.consistency.check import check_gallery
+from facedex.indexer.errors import JobNotFound
 from facedex.indexer.jobs.cancelling import cancel, is_abandoned
 from facedex.indexer.jobs.owner import place_of
 from facedex.indexer.store.records import BulkFinding, JobRecord, JobState
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.vision.manifest import ModelManifest
+    from facedex.server.gate import Gate
     from facedex.server.readiness import Readiness
     from facedex.server.settings import Settings
 
@@ -34,8 +36,9 @@ JOB_STATES = {each: operations_pb2.JobState.Value(f"JOB_STATE_{each.name}") for 
 class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
     """Tells what runs here."""
 
-    def __init__(self, galleries: Galleries, settings: Settings, readiness: Readiness) -> None:
+    def __init__(self, galleries: Galleries, settings: Settings, readiness: Readiness, gate: Gate) -> None:
         self._galleries = galleries
+        self._gate = gate
         self._settings = settings
         self._readiness = readiness
         # It keeps a core busy and holds a moment of the database.
@@ -45,6 +48,8 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
         self, request: operations_pb2.GetServerInfoRequest, context: grpc.ServicerContext
     ) -> operations_pb2.GetServerInfoResponse:
         pipeline = self._galleries.pipeline
+        caller = self._gate.caller_of(context)
+        seen = [each for each in self._galleries.opened if caller.sees(each.record.name)]
         return operations_pb2.GetServerInfoResponse(
             version=version("facedex"),
             detector=_model_info(pipeline.detector.manifest),
@@ -54,23 +59,24 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
             max_message_bytes=self._settings.max_message_bytes,
             max_concurrent_requests=self._settings.max_concurrent_requests,
             loaded_share=self._readiness.share,
-            indexes=[_index_info(gallery) for gallery in self._galleries.opened],
+            indexes=[_index_info(gallery) for gallery in seen],
             index_checked_total=self._galleries.shadow.checked,
             index_missed_total=self._galleries.shadow.missed,
-            promises=[info for gallery in self._galleries.opened for info in _promise_infos(gallery)],
+            promises=[info for gallery in seen for info in _promise_infos(gallery)],
         )
 
     def GetJob(
         self, request: operations_pb2.GetJobRequest, context: grpc.ServicerContext
     ) -> operations_pb2.GetJobResponse:
-        return operations_pb2.GetJobResponse(job=self._wire_job(self._galleries.store.job(request.id)))
+        return operations_pb2.GetJobResponse(job=self._wire_job(self._seen_job(request.id, context)))
 
     def ListJobs(
         self, request: operations_pb2.ListJobsRequest, context: grpc.ServicerContext
     ) -> operations_pb2.ListJobsResponse:
         size = page_size(request.page_size)
         before = number_before(request.page_token)
-        jobs = self._galleries.store.jobs(before=before, limit=size)
+        among = self._gate.caller_of(context).galleries
+        jobs = self._galleries.store.jobs(before=before, limit=size, galleries=among)
         more = token_after(str(jobs[-1].id)) if len(jobs) == size else ""
         return operations_pb2.ListJobsResponse(jobs=[self._wire_job(each) for each in jobs], next_page_token=more)
 
@@ -88,7 +94,14 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
     def CancelJob(
         self, request: operations_pb2.CancelJobRequest, context: grpc.ServicerContext
     ) -> operations_pb2.CancelJobResponse:
-        return operations_pb2.CancelJobResponse(job=self._wire_job(cancel(self._galleries.store, request.id)))
+        job = self._seen_job(request.id, context)
+        return operations_pb2.CancelJobResponse(job=self._wire_job(cancel(self._galleries.store, job.id)))
+
+    def _seen_job(self, number: int, context: grpc.ServicerContext) -> JobRecord:
+        job = self._galleries.store.job(number)
+        if not self._gate.caller_of(context).sees(job.gallery):
+            raise JobNotFound(number)
+        return job
 
     def _wire_job(self, job: JobRecord) -> operations_pb2.Job:
         return wire_job(job, now=self._galleries.store.now())

@@ -9,9 +9,12 @@ from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import available_cores
+from facedex.server.exposure import Openness
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from facedex.server.tls import TlsFiles
 
 DEFAULT_MAX_MESSAGE_BYTES = 32 * 2**20
 
@@ -47,6 +50,10 @@ class Settings:
     """By when after an erasure the last copies in the data folder are gone."""
     drain_seconds: float = 10.0
     """How long requests in flight may take after SIGTERM."""
+    tls: TlsFiles | None = None
+    """Certificate and key; None: nothing is encrypted."""
+    openness: Openness = Openness.CLOSED
+    """What is allowed beyond this machine."""
 
     @property
     def database_url(self) -> str:

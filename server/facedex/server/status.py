@@ -12,7 +12,9 @@ from google.rpc import error_details_pb2, status_pb2
 from facedex.indexer import errors
 from facedex.indexer.calibration.errors import CalibrationError, ScoresInvalid
 from facedex.indexer.vision import errors as vision_errors
+from facedex.server.access import NotAllowed, NotKnown
 from facedex.server.admission import Overloaded, Stopping
+from facedex.server.meter import TooOften
 from facedex.server.readiness import Loading
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (errors.CallerError, grpc.StatusCode.INVALID_ARGUMENT),
     (vision_errors.ImageRefused, grpc.StatusCode.INVALID_ARGUMENT),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (TooOften, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (NotKnown, grpc.StatusCode.UNAUTHENTICATED),
+    (NotAllowed, grpc.StatusCode.PERMISSION_DENIED),
     (Stopping, grpc.StatusCode.UNAVAILABLE),
     (Loading, grpc.StatusCode.UNAVAILABLE),
 )
@@ -93,7 +98,7 @@ def _details(error: Exception) -> tuple[Message, ...]:
     if isinstance(error, errors.InvalidArgument):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
         return (error_details_pb2.BadRequest(field_violations=[violation]),)
-    if isinstance(error, Overloaded | Loading):
+    if isinstance(error, Overloaded | TooOften | Loading):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         return (retry,)

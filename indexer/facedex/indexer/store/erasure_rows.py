@@ -33,9 +33,17 @@ def select_erasure(connection: Connection, erasure_id: str) -> ErasureRecord | N
     return None if row is None else _record(row)
 
 
-def select_erasures(connection: Connection, *, before: tuple[datetime, str] | None, limit: int) -> list[ErasureRecord]:
-    """A page of erasures, the newest first."""
+def select_erasures(
+    connection: Connection,
+    *,
+    before: tuple[datetime, str] | None,
+    limit: int,
+    galleries: frozenset[str] | None = None,
+) -> list[ErasureRecord]:
+    """A page of erasures, the newest first; in galleries of these names, None: in all."""
     statement = select(erasure).order_by(erasure.c.erased_at.desc(), erasure.c.erasure_id.desc()).limit(limit)
+    if galleries is not None:
+        statement = statement.where(erasure.c.document["gallery"].as_string().in_(sorted(galleries)))
     if before is not None:
         moment, erasure_id = before
         at_once = and_(erasure.c.erased_at == moment, erasure.c.erasure_id < erasure_id)

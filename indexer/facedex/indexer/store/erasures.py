@@ -178,11 +178,13 @@ class Erasures:
             raise ErasureNotFound
         return record
 
-    def page(self, *, before: ErasureRecord | None = None, limit: int = 100) -> list[ErasureRecord]:
-        """Erasures, the newest first."""
+    def page(
+        self, *, before: ErasureRecord | None = None, limit: int = 100, galleries: frozenset[str] | None = None
+    ) -> list[ErasureRecord]:
+        """Erasures, the newest first; in galleries of these names, None: in all."""
         place = None if before is None else (before.tombstone.erased_at, before.tombstone.erasure_id)
         with self._reading() as connection:
-            return erasure_rows.select_erasures(connection, before=place, limit=limit)
+            return erasure_rows.select_erasures(connection, before=place, limit=limit, galleries=galleries)
 
     def forbids(self, gallery_id: int, external_id: str, *, exported_at: datetime) -> bool:
         """Whether an import must leave somebody out: erased from this gallery after the export was made."""

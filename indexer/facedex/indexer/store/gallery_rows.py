@@ -49,9 +49,12 @@ def select_gallery(connection: Connection, name: str) -> GalleryRecord:
     return _record(connection, row)
 
 
-def select_galleries(connection: Connection, *, after: str, limit: int) -> list[GalleryRecord]:
-    """A page of galleries by name."""
-    rows = connection.execute(_galleries().where(gallery.c.name > after).order_by(gallery.c.name).limit(limit))
+def select_galleries(
+    connection: Connection, *, after: str, limit: int, among: frozenset[str] | None = None
+) -> list[GalleryRecord]:
+    """A page of galleries by name; of those with these names, None: of all."""
+    page = _galleries().where(gallery.c.name > after).order_by(gallery.c.name).limit(limit)
+    rows = connection.execute(page if among is None else page.where(gallery.c.name.in_(sorted(among))))
     return [_record(connection, row) for row in rows.all()]
 
 

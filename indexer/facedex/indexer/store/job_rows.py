@@ -37,9 +37,12 @@ def select_job(connection: Connection, job_id: int) -> JobRecord:
     return _record(row)
 
 
-def select_jobs(connection: Connection, *, before: int | None, limit: int) -> list[JobRecord]:
-    """A page of jobs, the newest first."""
+def select_jobs(
+    connection: Connection, *, before: int | None, limit: int, galleries: frozenset[str] | None = None
+) -> list[JobRecord]:
+    """A page of jobs, the newest first; of these galleries, None: of all."""
     query = select(job).order_by(job.c.id.desc()).limit(limit)
+    query = query if galleries is None else query.where(job.c.gallery.in_(sorted(galleries)))
     rows = connection.execute(query if before is None else query.where(job.c.id < before))
     return [_record(row) for row in rows]
 

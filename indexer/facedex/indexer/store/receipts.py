@@ -60,6 +60,7 @@ class Receipt:
     erasure_id: str
     scope: ErasureScope
     erased_at: datetime
+    gallery: str
     gallery_number: int
     gallery_numbers: tuple[int, ...]
     identity_numbers: tuple[int, ...]
@@ -74,6 +75,7 @@ class Receipt:
             erasure_id=content["erasure"],
             scope=scope,
             erased_at=datetime.fromisoformat(content["erased_at"]),
+            gallery=content["gallery"],
             gallery_number=content["gallery_number"],
             gallery_numbers=(content["gallery_number"],) if scope is ErasureScope.GALLERY else (),
             identity_numbers=(content["identity_number"],) if scope is ErasureScope.IDENTITY else (),

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Float,
     ForeignKey,
@@ -242,6 +243,33 @@ known_erasure = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("born_at", Moment, primary_key=True),
     Index(None, "number"),
+)
+
+# Who may call the servers; see `facedex.indexer.api_key.ApiKey`. Rows are never deleted.
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    # SHA-256 of a secret of 256 random bits.
+    Column("secret_digest", LargeBinary, nullable=False),
+    Column("label", String(255), nullable=False),
+    Column("roles", JSON, nullable=False),
+    # Names of galleries; NULL: all.
+    Column("galleries", JSON(none_as_null=True)),
+    Column("calls_per_second", Float(53)),
+    Column("calls_per_day", BigInteger),
+    Column("expires_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("revoked_at", Moment),
+)
+
+# How often a key was used on a day (UTC), counted by all servers together.
+api_key_use = Table(
+    "api_key_use",
+    metadata,
+    Column("key_id", ForeignKey("api_key.key_id"), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
 )
 
 # Tables whose rows belong to a gallery; what others refer to comes last.

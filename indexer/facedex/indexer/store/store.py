@@ -19,6 +19,7 @@ from facedex.indexer.store import (
     remembered,
 )
 from facedex.indexer.store.amendment import StoreAmendment, delete_strays
+from facedex.indexer.store.api_keys import ApiKeys
 from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
 from facedex.indexer.store.enrolling import Enrolled, EnrolmentEntry, Enrolments, MarkAfter, no_mark
@@ -129,6 +130,7 @@ class Store:
             digester=self.digester,
             clock=clock,
         )
+        self.api_keys = ApiKeys(reading=self._reading, writing=self._writing, clock=clock)
         self.imports = Imports(
             reading=self._reading,
             writing=self._writing,
@@ -186,9 +188,12 @@ class Store:
         with self._reading() as connection:
             return gallery_rows.select_gallery(connection, name)
 
-    def galleries(self, *, after: str = "", limit: int = 100) -> list[GalleryRecord]:
+    def galleries(
+        self, *, after: str = "", limit: int = 100, among: frozenset[str] | None = None
+    ) -> list[GalleryRecord]:
+        """A page of galleries by name; `among` names those that may be on it, None: all."""
         with self._reading() as connection:
-            return gallery_rows.select_galleries(connection, after=after, limit=limit)
+            return gallery_rows.select_galleries(connection, after=after, limit=limit, among=among)
 
     def revisions(self) -> dict[str, tuple[int, int]]:
         """Name → (id, revision) of each gallery: what a follower of the log has to know."""
@@ -257,10 +262,12 @@ class Store:
         with self._reading() as connection:
             return job_rows.select_job(connection, job_id)
 
-    def jobs(self, *, before: int | None = None, limit: int = 100) -> list[JobRecord]:
-        """A page of jobs, the newest first."""
+    def jobs(
+        self, *, before: int | None = None, limit: int = 100, galleries: frozenset[str] | None = None
+    ) -> list[JobRecord]:
+        """A page of jobs, the newest first; `galleries` names those that they may be for, None: all."""
         with self._reading() as connection:
-            return job_rows.select_jobs(connection, before=before, limit=limit)
+            return job_rows.select_jobs(connection, before=before, limit=limit, galleries=galleries)
 
     def claim_job(self, owner: str, *, silence: timedelta) -> JobRecord | None:
         """Takes up a job that waits, or whose owner has said nothing for so long."""
