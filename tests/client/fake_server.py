@@ -78,6 +78,7 @@ class FakeServer(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.received: list[tuple[str, Any]] = []
+        self.authorizations: list[str | None] = []
         self.ended = threading.Event()
         # Set only where the end came before all was answered; a cancelled stream may look finished to a quick server.
         self.cancelled = threading.Event()
@@ -110,6 +111,8 @@ class FakeServer(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
         method = self._methods[handler_call_details.method]
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        self.authorizations.append(metadata.get("authorization"))
         request = GetMessageClass(method.input_type)
         if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(

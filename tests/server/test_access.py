@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,6 +19,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tests.server.conftest import vectors_of
 from tests.server.faces import enrol_request, identify_request, photograph
+from tests.server.own_server import app_over
 from tests.server.running_server import Refusal, RunningServer, Wire, refusal
 from tests.server.wire_requests import all_methods, all_services, call, path_of, request_naming
 from tests.waiting import wait_until
@@ -30,9 +30,8 @@ from facedex.indexer.cli import app as index_app
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.store import Store
 from facedex.server.access_rules import RULES
-from facedex.server.app import SERVICES, App
+from facedex.server.app import SERVICES
 from facedex.server.key_ring import LEAST_AGE_SECONDS
-from facedex.server.settings import Settings
 from facedex.v1 import (
     calibration_pb2,
     enrolment_pb2,
@@ -125,17 +124,6 @@ def key_of(store: Store, *roles: Role, galleries: set[str] | None = None, **limi
     issued = store.api_keys.create(KeyTerms("a test", frozenset(roles), galleries=among, **limits))
     time.sleep(2 * LEAST_AGE_SECONDS)  # so that a server that does not know it looks again
     return f"Bearer {issued.text}"
-
-
-@contextmanager
-def app_over(data: Path) -> Iterator[App]:
-    """A server in this process, which is quicker to start."""
-    app = App(Settings(data, listen="127.0.0.1:0"))
-    app.start()
-    try:
-        yield app
-    finally:
-        app.stop()
 
 
 @dataclass
