@@ -78,7 +78,7 @@ class FakeServer(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.received: list[tuple[str, Any]] = []
-        self.authorizations: list[str | None] = []
+        self.authorizations: list[str | bytes | None] = []
         self.ended = threading.Event()
         # Set only where the end came before all was answered; a cancelled stream may look finished to a quick server.
         self.cancelled = threading.Event()

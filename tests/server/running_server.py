@@ -116,7 +116,7 @@ class RunningServer:
         self.process.wait()
 
 
-class Shows(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+class Shows(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
     """Sends the metadata `authorization` with every call."""
 
     def __init__(self, authorization: str) -> None:

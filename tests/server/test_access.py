@@ -14,13 +14,14 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tests.server.conftest import vectors_of
 from tests.server.faces import enrol_request, identify_request, photograph
 from tests.server.own_server import app_over
-from tests.server.running_server import Refusal, RunningServer, Wire, refusal
+from tests.server.running_server import Refusal, RunningServer, Wire, refusal, refusal_of
 from tests.server.wire_requests import all_methods, all_services, call, path_of, request_naming
 from tests.waiting import wait_until
 from typer.testing import CliRunner
@@ -171,17 +172,10 @@ def is_denied(channel: Any, method: MethodDescriptor, gallery: str = NO_GALLERY)
     try:
         call(channel, method, request_naming(method, gallery))
     except grpc.RpcError as error:
-        refused = refusal(_raising(error))
+        refused = refusal_of(error)
         assert refused.code is not grpc.StatusCode.UNAUTHENTICATED
         return refused.reason if refused.code is grpc.StatusCode.PERMISSION_DENIED else ""
     return ""
-
-
-def _raising(error: grpc.RpcError) -> Callable[[], object]:
-    def raise_it() -> object:
-        raise error
-
-    return raise_it
 
 
 # Keys
@@ -196,7 +190,7 @@ def test_without_a_key_nothing_answers_but_health(guarded: Guarded) -> None:
         assert wire.health_of("") == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as caught:
             ProtoReflectionDescriptorDatabase(wire.channel).get_services()
-        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
+        assert refusal_of(caught.value).code == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_any_key_is_told_the_services(guarded: Guarded) -> None:
@@ -240,7 +234,7 @@ def is_denied_entry(wire: Wire) -> str:
     try:
         wire.info()
     except grpc.RpcError as error:
-        return refusal(_raising(error)).reason
+        return refusal_of(error).reason
     return ""
 
 
@@ -310,7 +304,7 @@ def asking_for_vectors(wire: Wire) -> list[Callable[[], object]]:
 def test_whoever_enrols_cannot_lift_a_legal_hold(guarded: Guarded) -> None:
     identity = enrolment_pb2.Identity(id="stays", display_name="Ada")
     named, held = (
-        enrolment_pb2.UpdateIdentityRequest(gallery="mine", identity=identity, update_mask={"paths": paths})
+        enrolment_pb2.UpdateIdentityRequest(gallery="mine", identity=identity, update_mask=FieldMask(paths=paths))
         for paths in (["display_name"], ["display_name", "hold_reason"])
     )
     with guarded.wire(guarded.key(Role.ENROL)) as wire:

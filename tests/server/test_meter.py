@@ -59,9 +59,10 @@ def meter(times: Times, noted: Noted) -> Meter:
     return Meter(noted, now=times.now, clock=times.clock)
 
 
-def key(**limits: float) -> ApiKey:
+def key(*, calls_per_second: float | None = None, calls_per_day: int | None = None) -> ApiKey:
     text = KeyText.new()
-    return ApiKey(text.key_id, replace(TERMS, **limits), START, None, text.digest)
+    terms = replace(TERMS, calls_per_second=calls_per_second, calls_per_day=calls_per_day)
+    return ApiKey(text.key_id, terms, START, None, text.digest)
 
 
 def allowed(meter: Meter, of: ApiKey, *, tries: int) -> int:

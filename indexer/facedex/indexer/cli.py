@@ -17,6 +17,7 @@ from rich.text import Text
 
 from facedex.indexer import (
     archive_cli,
+    audit_cli,
     calibration_cli,
     doctor_cli,
     enrol_cli,
@@ -48,6 +49,7 @@ app.add_typer(models_cli.app, name="models")
 app.add_typer(migrate_cli.app, name="migrate")
 app.add_typer(jobs_cli.app, name="jobs")
 app.add_typer(keys_cli.app, name="keys")
+app.add_typer(audit_cli.app, name="audit")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
 doctor_cli.add_commands(app)

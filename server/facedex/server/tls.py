@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 import structlog
@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -71,10 +72,11 @@ class Certificates:
         return self._material.expires_at
 
     def credentials(self) -> grpc.ServerCredentials:
+        # The stubs do not know that None means no change.
+        renewed = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._renewed)
+        needs_client = self._files.client_ca is not None
         return grpc.dynamic_ssl_server_credentials(
-            self._material.configuration(),
-            self._renewed,
-            require_client_authentication=self._files.client_ca is not None,
+            self._material.configuration(), renewed, require_client_authentication=needs_client
         )
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:

@@ -43,10 +43,11 @@ def select_key(connection: Connection, key_id: str) -> ApiKey | None:
     return None if row is None else _record(row)
 
 
-def revoke_key(connection: Connection, key_id: str, *, now: datetime) -> None:
-    """Notes when the key was revoked first."""
+def revoke_key(connection: Connection, key_id: str, *, now: datetime) -> ApiKey | None:
+    """Notes when the key was revoked first, and returns it; None where there is none of that id."""
     living = (api_key.c.key_id == key_id) & api_key.c.revoked_at.is_(None)
     connection.execute(update(api_key).where(living).values(revoked_at=now))
+    return select_key(connection, key_id)
 
 
 def add_calls(connection: Connection, key_id: str, day: date, calls: int) -> int:

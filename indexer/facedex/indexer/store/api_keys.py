@@ -3,8 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from facedex.indexer.api_key import ApiKey, IssuedKey, KeyText
+from facedex.indexer.audit import LOCAL, AuditEvent
 from facedex.indexer.errors import ApiKeyNotFound
-from facedex.indexer.store import api_key_rows
+from facedex.indexer.store import api_key_rows, audit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ class ApiKeys:
         with self._writing() as connection:
             now = self._clock()
             api_key_rows.insert_key(connection, text, terms, now=now)
+            _record(connection, "keys create", text.key_id, now)
         return IssuedKey(ApiKey(text.key_id, terms, now, None, text.digest), text)
 
     def all(self) -> list[ApiKey]:
@@ -51,8 +53,10 @@ class ApiKeys:
     def revoke(self, key_id: str) -> ApiKey:
         """From now on nobody gets in with it. Raises ApiKeyNotFound."""
         with self._writing() as connection:
-            api_key_rows.revoke_key(connection, key_id, now=self._clock())
-            revoked = api_key_rows.select_key(connection, key_id)
+            now = self._clock()
+            revoked = api_key_rows.revoke_key(connection, key_id, now=now)
+            if revoked is not None:
+                _record(connection, "keys revoke", key_id, now)
         if revoked is None:
             raise ApiKeyNotFound(key_id)
         return revoked
@@ -66,3 +70,8 @@ class ApiKeys:
         """What each key has called today (UTC), up to about a second ago."""
         with self._reading() as connection:
             return api_key_rows.select_calls(connection, self._clock().date())
+
+
+def _record(connection: Connection, action: str, key_id: str, now: datetime) -> None:
+    # In the transaction itself, so that there is no key of which the audit knows nothing.
+    audit_rows.append(connection, [AuditEvent(now, LOCAL, action, outcome=key_id)])

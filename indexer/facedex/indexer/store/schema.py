@@ -272,5 +272,30 @@ api_key_use = Table(
     Column("calls", BigInteger, nullable=False),
 )
 
+# Who did what; see `facedex.indexer.audit`. Rows are only ever added.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", RowNumber, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("key_id", String(32), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("gallery", String(63), nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Column("threshold", Float(53)),
+    Column("revision", BigInteger),
+    # Of this entry and of the hash before.
+    Column("hash", LargeBinary, nullable=False),
+)
+
+# One row: number and hash of the last entry. Whoever adds entries locks it.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
 # Tables whose rows belong to a gallery; what others refer to comes last.
 OWNED = (template, change, request, certificate, identity)

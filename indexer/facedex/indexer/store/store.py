@@ -20,6 +20,7 @@ from facedex.indexer.store import (
 )
 from facedex.indexer.store.amendment import StoreAmendment, delete_strays
 from facedex.indexer.store.api_keys import ApiKeys
+from facedex.indexer.store.audit_log import AuditLog
 from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
 from facedex.indexer.store.enrolling import Enrolled, EnrolmentEntry, Enrolments, MarkAfter, no_mark
@@ -129,6 +130,13 @@ class Store:
             seals=self._seals,
             digester=self.digester,
             clock=clock,
+        self.audit = AuditLog(
+            reading=self._reading,
+            writing=self._writing,
+            one_moment=self._one_moment,
+            clock=clock,
+            erasures=self.erasures,
+            witness=vault.witness,
         )
         self.api_keys = ApiKeys(reading=self._reading, writing=self._writing, clock=clock)
         self.imports = Imports(

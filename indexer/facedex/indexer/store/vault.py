@@ -1,4 +1,4 @@
-"""What must outlive the database: the erasure journal, and the data keys where there are any."""
+"""What must outlive the database: the erasure journal, the audit's witness, and the data keys where there are any."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facedex.indexer.errors import DataKeysMisplaced
+from facedex.indexer.store.audit_witness import AuditWitness
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.journal import Journal
 from facedex.indexer.store.key_store import KeyStore
@@ -15,10 +16,11 @@ OWNER_ONLY = 0o700
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """With keys, the journal lies beside them, outside the data folder and its backups; else in a file of its own."""
+    """With keys, journal and witness lie beside them, outside the data folder and its backups; else in a file of their own."""
 
     journal: Journal | None = None
     keys: KeyStore | None = None
+    witness: AuditWitness | None = None
 
     @classmethod
     def open(cls, data: Path, data_keys: str | None = None) -> Vault:
@@ -29,12 +31,13 @@ class Vault:
 
         """
         if data_keys is None:
-            return cls(Journal.open(sqlite_url(data / "erasures.db")))
+            url = sqlite_url(data / "erasures.db")
+            return cls(Journal.open(url), witness=AuditWitness.open(url))
         url = data_keys if "://" in data_keys else _file_in(Path(data_keys), data)
-        return cls(Journal.open(url), KeyStore.open(url))
+        return cls(Journal.open(url), KeyStore.open(url), AuditWitness.open(url))
 
     def close(self) -> None:
-        for each in (self.journal, self.keys):
+        for each in (self.journal, self.keys, self.witness):
             if each is not None:
                 each.close()
 

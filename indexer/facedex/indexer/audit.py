@@ -1,0 +1,188 @@
+"""The audit: who did what, when, in which gallery, with which outcome. Each entry holds the hash of the one before.
+
+No entry holds a name, an identity's id, a photograph or a vector. The revision leads to the change log, which knows
+templates and identities by numbers.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from facedex.indexer.store.tombstones import moment_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+# The hash before the first entry.
+GENESIS = bytes(32)
+# Who works with facedex-index on the data folder itself.
+LOCAL = "local"
+# An entry of this action says that entries before it are missing: the database is an older copy of itself.
+RESTORED = "audit/restored"
+LONGEST_OUTCOME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """What happened, before it has a number.
+
+    `key_id` is that of the API key, empty for a caller without one; `outcome` a reason of refusal, or what came out;
+    `threshold` the cosine that decided; `revision` how far the gallery's change log had been applied, or what the change got.
+    """
+
+    at: datetime
+    key_id: str
+    action: str
+    gallery: str = ""
+    outcome: str = "OK"
+    threshold: float | None = None
+    revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The last entry: its number and hash; 0 and GENESIS where there is none."""
+
+    number: int
+    hash: bytes
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.hash.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """An event with its place in the chain."""
+
+    number: int
+    event: AuditEvent
+    hash: bytes
+
+    def document(self) -> dict[str, object]:
+        return {**_content(self.number, self.event), "hash": self.hash.hex()}
+
+
+def chained(events: Iterable[AuditEvent], head: AuditHead) -> list[AuditEntry]:
+    """The entries that follow on a head."""
+    entries: list[AuditEntry] = []
+    for event in events:
+        head = AuditHead(head.number + 1, hash_of(head.number + 1, event, head.hash))
+        entries.append(AuditEntry(head.number, event, head.hash))
+    return entries
+
+
+def hash_of(number: int, event: AuditEvent, previous: bytes) -> bytes:
+    """SHA-256 of the hash before and of the entry as canonical JSON (docs/decisions/0602)."""
+    document = json.dumps(_content(number, event), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(previous + document.encode()).digest()
+
+
+def _content(number: int, event: AuditEvent) -> dict[str, object]:
+    return {
+        "number": number,
+        "at": moment_text(event.at),
+        "key": event.key_id,
+        "action": event.action,
+        "gallery": event.gallery,
+        "outcome": event.outcome,
+        "threshold": event.threshold,
+        "revision": event.revision,
+    }
+
+
+class AuditFault(enum.Enum):
+    """What may be wrong with an audit."""
+
+    ALTERED = "altered"  # an entry is not what its hash says
+    MISSING = "missing"  # entries were taken out
+    UNCHECKED = "unchecked"  # follows on entries that are missing, so its hash proves nothing
+    CUT_OFF = "cut-off"  # the last entries are gone
+    INSERTED = "inserted"  # entries beyond the last one
+    REWRITTEN = "rewritten"  # another chain than the one that was seen before
+    WITNESS_FORGED = "witness-forged"  # what was noted outside the database is not genuine
+    RESTORED = "restored"  # an older copy of the database took its place, and entries are lost
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFinding:
+    """One fault, with the number of the entry where it shows."""
+
+    fault: AuditFault
+    number: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an examination found; `head` is the last entry that there is."""
+
+    count: int
+    head: AuditHead
+    findings: tuple[AuditFinding, ...]
+    witnesses: int
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.findings
+
+
+@dataclass(slots=True)
+class Examination:
+    """Looks at entries in order of their numbers, and remembers the hashes that witnesses speak of."""
+
+    witnesses: tuple[AuditHead, ...]
+    head: AuditHead = AuditHead(0, GENESIS)
+    count: int = 0
+    findings: list[AuditFinding] = field(default_factory=list[AuditFinding])
+    _seen: dict[int, bytes] = field(default_factory=dict[int, bytes])
+
+    def look_at(self, entry: AuditEntry) -> None:
+        self.findings += _faults(entry, self.head)
+        self.head = AuditHead(entry.number, entry.hash)
+        self.count += 1
+        if any(each.number == entry.number for each in self.witnesses):
+            self._seen[entry.number] = entry.hash
+
+    def report(self, stored: AuditHead) -> AuditReport:
+        """What was found, beside the head that the database keeps apart from the entries."""
+        findings = [*self.findings, *_faults_at_end(self.head, stored), *self._faults_of_witnesses()]
+        return AuditReport(self.count, self.head, tuple(findings), len(self.witnesses))
+
+    def _faults_of_witnesses(self) -> Iterator[AuditFinding]:
+        for witness in self.witnesses:
+            if witness.number > self.head.number:
+                detail = f"entry {witness.number} was seen before; the last one now is {self.head.number}"
+                yield AuditFinding(AuditFault.CUT_OFF, self.head.number, detail)
+            elif witness.number and self._seen.get(witness.number, witness.hash) != witness.hash:
+                detail = f"entry {witness.number} had the hash {witness.hash.hex()[:16]}… when it was seen before"
+                yield AuditFinding(AuditFault.REWRITTEN, witness.number, detail)
+
+
+def _faults(entry: AuditEntry, before: AuditHead) -> Iterator[AuditFinding]:
+    number = entry.number
+    if number != before.number + 1:
+        detail = f"{number - before.number - 1} entries before it are missing"
+        yield AuditFinding(AuditFault.MISSING, before.number + 1, detail)
+        yield AuditFinding(
+            AuditFault.UNCHECKED, number, "whether it was altered cannot be told, for the one before is missing"
+        )
+    elif entry.hash != hash_of(number, entry.event, before.hash):
+        yield AuditFinding(AuditFault.ALTERED, number, "the entry, or the one before, is not what was written")
+    if entry.event.action == RESTORED:
+        yield AuditFinding(AuditFault.RESTORED, number, f"entries were lost here: {entry.event.outcome}")
+
+
+def _faults_at_end(last: AuditHead, stored: AuditHead) -> Iterator[AuditFinding]:
+    if last.number < stored.number:
+        detail = f"{stored.number - last.number} entries at the end are missing"
+        yield AuditFinding(AuditFault.CUT_OFF, last.number, detail)
+    elif last.number > stored.number:
+        detail = f"{last.number - stored.number} entries were put behind the last one"
+        yield AuditFinding(AuditFault.INSERTED, stored.number + 1, detail)
+    elif last.hash != stored.hash:
+        yield AuditFinding(AuditFault.REWRITTEN, last.number, "it is not the entry that was written last")

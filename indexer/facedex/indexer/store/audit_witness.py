@@ -1,0 +1,84 @@
+"""The witness of the audit: its last head, noted where the database is not."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, insert, select, update
+
+from facedex.indexer.audit import AuditHead
+from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+metadata = MetaData()
+heads = Table(
+    "audit_witness",
+    metadata,
+    Column("store_id", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    # Keyed with a secret of the galleries' database: forging a witness takes both databases.
+    Column("tag", LargeBinary, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What was noted, and whether it is genuine."""
+
+    head: AuditHead
+    is_genuine: bool
+
+
+class AuditWitness:
+    """Keeps the last head of an audit beside the journal of erasures, so that cutting off the end is seen."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> AuditWitness:
+        """Raises StoreUnavailable, DatabaseUnsupported."""
+        with named_errors():
+            engine = open_engine(url)
+            metadata.create_all(engine, checkfirst=True)
+        return cls(engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def note(self, store_id: str, head: AuditHead, key: bytes) -> None:
+        """Notes a head; when it returns, that is on disk."""
+        values = {"number": head.number, "hash": head.hash, "tag": _tag(store_id, head, key)}
+        mine = heads.c.store_id == store_id
+        writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
+        with named_errors(), writing as connection, connection.begin():
+            # Two writers of one data folder: the later head stays.
+            if connection.execute(update(heads).where(mine, heads.c.number <= head.number).values(values)).rowcount:
+                return
+            if connection.execute(select(heads.c.number).where(mine)).first() is None:
+                connection.execute(insert(heads).values(store_id=store_id, **values))
+
+    def replace(self, store_id: str, head: AuditHead, key: bytes) -> None:
+        """Notes a head that lies before the one noted: the database is an older copy, and its audit says so."""
+        values = {"number": head.number, "hash": head.hash, "tag": _tag(store_id, head, key)}
+        writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
+        with named_errors(), writing as connection, connection.begin():
+            connection.execute(update(heads).where(heads.c.store_id == store_id).values(values))
+
+    def testimony(self, store_id: str, key: bytes) -> Testimony | None:
+        """What was noted last; None where nothing was."""
+        with named_errors(), self._engine.connect() as connection:
+            row = connection.execute(select(heads).where(heads.c.store_id == store_id)).first()
+        if row is None:
+            return None
+        head = AuditHead(row.number, row.hash)
+        return Testimony(head, hmac.compare_digest(row.tag, _tag(store_id, head, key)))
+
+
+def _tag(store_id: str, head: AuditHead, key: bytes) -> bytes:
+    return hmac.digest(key, f"facedex audit 1:{store_id}:{head}".encode(), "sha256")

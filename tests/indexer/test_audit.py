@@ -1,0 +1,265 @@
+"""The audit: what is written stays, and whatever is done to it shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from facedex.indexer.api_key import KeyTerms, Role
+from facedex.indexer.audit import AuditEvent, AuditFault, AuditReport
+from facedex.indexer.cli import app
+from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.store import Store
+from facedex.indexer.store.vault import Vault
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+ACTION = "IdentificationService/Identify"
+
+
+def search(number: int) -> AuditEvent:
+    at = NOW + timedelta(seconds=number)
+    return AuditEvent(at, "0123456789abcdef", ACTION, "staff", "MATCH 1", threshold=0.1 + number / 3, revision=number)
+
+
+class Site:
+    """A data folder, whose database may be replaced behind the witness's back."""
+
+    def __init__(self, data: Path, url: str) -> None:
+        data.mkdir(exist_ok=True)
+        self.data, self.url = data, url
+        self.vault = Vault.open(data)
+        self.store = Store.open(url, vault=self.vault)
+
+    def reopened(self) -> Site:
+        self.close()
+        return Site(self.data, self.url)
+
+    def close(self) -> None:
+        self.store.close()
+        self.vault.close()
+
+    def write(self, *numbers: int) -> None:
+        self.store.audit.append([search(each) for each in numbers])
+
+    def sql(self, statement: str, **values: object) -> None:
+        """What somebody does who can write the database."""
+        with self.store._engine.begin() as connection:
+            connection.execute(text(statement), values)
+
+    def faults(self) -> list[tuple[AuditFault, int]]:
+        return found(self.store.audit.examined())
+
+
+def found(report: AuditReport) -> list[tuple[AuditFault, int]]:
+    return [(each.fault, each.number) for each in report.findings]
+
+
+@pytest.fixture
+def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "data", database_url)
+    for start in (1, 4, 7):
+        site.write(*range(start, start + 3))
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def sqlite_site(tmp_path: Path) -> Iterator[Site]:
+    (tmp_path / "data").mkdir()
+    site = Site(tmp_path / "data", sqlite_url(tmp_path / "data" / "facedex.db"))
+    site.write(*range(1, 10))
+    yield site
+    site.close()
+
+
+# Whole
+
+
+def test_what_was_written_is_there_in_order_and_the_chain_is_whole(site: Site) -> None:
+    assert [each.event for each in site.store.audit.entries()] == [search(number) for number in range(1, 10)]
+    assert site.faults() == []
+    reopened = site.reopened()
+    reopened.write(10)
+    report = reopened.store.audit.examined()
+    assert (report.count, report.witnesses, found(report)) == (10, 1, [])
+    reopened.close()
+
+
+def test_many_writers_make_one_chain(site: Site) -> None:
+    stores = [Store.open(site.url) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda store=store: [store.audit.append([search(n)]) for n in range(10)])  # type: ignore[misc]
+        for store in stores
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    for store in stores:
+        store.close()
+    report = site.store.audit.examined()
+    assert (report.count, found(report)) == (39, [])
+
+
+def test_the_newest_are_found_by_key_gallery_action_and_moment(site: Site) -> None:
+    site.store.audit.append([AuditEvent(NOW + timedelta(days=1), "other", "GalleryService/DeleteGallery", "old")])
+    audit = site.store.audit
+    assert [each.number for each in audit.newest(limit=3)] == [10, 9, 8]
+    wanted: list[dict[str, Any]] = [{"key_id": "other"}, {"gallery": "old"}, {"since": NOW + timedelta(hours=1)}]
+    assert [[each.number for each in audit.newest(limit=3, **each)] for each in wanted] == [[10]] * 3
+    assert audit.newest(limit=3, action="nothing") == []
+
+
+# Not whole
+
+CHANGES = ["at = '2020-01-01 00:00:00'", "key_id = 'x'", "action = 'x'", "gallery = 'x'", "outcome = 'NO_MATCH 1'"]
+CHANGES += ["threshold = 0.9", "revision = 99", "threshold = NULL", "hash = (SELECT hash FROM audit WHERE number = 2)"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_entry_is_found(sqlite_site: Site, change: str) -> None:
+    sqlite_site.sql(f"UPDATE audit SET {change} WHERE number = 5")  # noqa: S608
+    assert (AuditFault.ALTERED, 5) in sqlite_site.faults()
+
+
+def test_each_kind_of_meddling_is_found_on_both_databases(site: Site) -> None:
+    site.sql("UPDATE audit SET outcome = 'NO_MATCH 1' WHERE number = 2")
+    assert site.faults() == [(AuditFault.ALTERED, 2)]
+    site.sql("UPDATE audit SET outcome = 'MATCH 1' WHERE number = 2")
+    assert site.faults() == []
+    site.sql("DELETE FROM audit WHERE number IN (4, 5)")
+    assert site.faults() == [(AuditFault.MISSING, 4), (AuditFault.UNCHECKED, 6)]
+
+
+def test_an_entry_that_was_put_in_is_found(sqlite_site: Site) -> None:
+    sqlite_site.sql(
+        "INSERT INTO audit SELECT 10, at, key_id, action, gallery, outcome, threshold, revision, hash FROM audit WHERE number = 9"
+    )
+    assert (AuditFault.INSERTED, 10) in sqlite_site.faults()
+
+
+def test_two_entries_that_changed_places_are_found(sqlite_site: Site) -> None:
+    for old, new in ((5, 100), (6, 5), (100, 6)):
+        sqlite_site.sql("UPDATE audit SET number = :new WHERE number = :old", old=old, new=new)
+    assert {number for _, number in sqlite_site.faults()} >= {5, 6}
+
+
+def test_an_end_that_was_cut_off_is_found_also_where_the_head_was_set_back(sqlite_site: Site) -> None:
+    sqlite_site.sql("DELETE FROM audit WHERE number > 6")
+    assert sqlite_site.faults() == [(AuditFault.CUT_OFF, 6), (AuditFault.CUT_OFF, 6)]
+    sqlite_site.sql("UPDATE audit_head SET number = 6, hash = (SELECT hash FROM audit WHERE number = 6)")
+    assert sqlite_site.faults() == [(AuditFault.CUT_OFF, 6)]
+
+
+def test_a_chain_that_was_written_anew_from_some_entry_on_is_found(sqlite_site: Site) -> None:
+    """Whoever does it computes every hash rightly, and the head too."""
+    cut_back(sqlite_site, to=6)
+    forger = Store.open(sqlite_site.url)
+    forger.audit.append([search(number) for number in (70, 80, 90)])
+    forger.close()
+    assert sqlite_site.faults() == [(AuditFault.REWRITTEN, 9)]
+
+
+def cut_back(site: Site, *, to: int) -> None:
+    site.sql("DELETE FROM audit WHERE number > :last", last=to)
+    site.sql("UPDATE audit_head SET number = :last, hash = (SELECT hash FROM audit WHERE number = :last)", last=to)
+
+
+def test_a_head_that_was_written_down_elsewhere_finds_what_was_done_since(sqlite_site: Site) -> None:
+    head = sqlite_site.store.audit.head()
+    sqlite_site.close()
+    for each in sqlite_site.data.glob("erasures.db*"):
+        each.unlink()
+    site = sqlite_site.reopened()
+    cut_back(site, to=6)
+    assert site.faults() == []
+    assert found(site.store.audit.examined(seen_before=head)) == [(AuditFault.CUT_OFF, 6)]
+    site.write(70, 80, 90)
+    assert found(site.store.audit.examined(seen_before=head)) == [(AuditFault.REWRITTEN, 9)]
+    site.close()
+
+
+def test_a_witness_that_was_forged_is_found(sqlite_site: Site) -> None:
+    cut_back(sqlite_site, to=6)
+    head = sqlite_site.store.audit.head()
+    witness = sqlite_site.vault.witness
+    assert witness is not None
+    with witness._engine.begin() as connection:
+        connection.execute(text("UPDATE audit_witness SET number = 6, hash = :hash"), {"hash": head.hash})
+    assert sqlite_site.faults() == [(AuditFault.WITNESS_FORGED, 6)]
+
+
+def test_a_database_that_was_restored_from_a_backup_says_for_ever_that_entries_are_missing(sqlite_site: Site) -> None:
+    sqlite_site.close()
+    backup = sqlite_site.data.parent / "backup.db"
+    shutil.copy(sqlite_site.data / "facedex.db", backup)
+    site = sqlite_site.reopened()
+    site.write(10, 11)
+    site.close()
+    shutil.copy(backup, site.data / "facedex.db")
+    site = site.reopened()
+    assert site.faults() == [(AuditFault.CUT_OFF, 9)]
+    site.write(12, 13, 14)
+    assert site.faults() == [(AuditFault.RESTORED, 10)]
+    site = site.reopened()
+    site.write(15)
+    assert site.faults() == [(AuditFault.RESTORED, 10)]
+    site.close()
+
+
+# Keys
+
+
+def test_a_key_is_made_and_revoked_with_an_entry_that_names_it(site: Site) -> None:
+    key_id = site.store.api_keys.create(KeyTerms("kiosk", frozenset({Role.SEARCH}))).key.key_id
+    site.store.api_keys.revoke(key_id)
+    shown = [(each.event.key_id, each.event.action, each.event.outcome) for each in site.store.audit.newest(limit=2)]
+    assert shown == [("local", "keys revoke", key_id), ("local", "keys create", key_id)]
+    assert site.faults() == []
+
+
+# The command
+
+
+@pytest.fixture
+def command(sqlite_site: Site) -> Callable[..., Any]:
+    def run(*arguments: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, ["--data", str(sqlite_site.data), "audit", *arguments])
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    return run
+
+
+def test_the_command_shows_verifies_and_exports(command: Callable[..., str], sqlite_site: Site, tmp_path: Path) -> None:
+    shown = json.loads(command("show", "--gallery", "staff", "--limit", "2", "--json"))
+    assert [(each["number"], each["outcome"]) for each in shown] == [(9, "MATCH 1"), (8, "MATCH 1")]
+    assert "MATCH 1" in command("show")
+    head = json.loads(command("verify", "--json"))["head"]
+    command("verify", "--head", head)
+    command("verify", "--head", "9:nonsense", code=1)
+    sqlite_site.sql("UPDATE audit SET key_id = 'somebody else' WHERE number = 3")
+    assert "altered" in command("verify", code=3)
+    assert "wrote 9 entries" in command("export", str(tmp_path / "audit.jsonl"))
+
+
+def test_an_export_can_be_checked_without_facedex(command: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    command("export", str(file))
+    previous = bytes(32)
+    for line in file.read_text().splitlines():
+        entry = json.loads(line)
+        told = bytes.fromhex(entry.pop("hash"))
+        content = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+        assert hashlib.sha256(previous + content).digest() == told
+        previous = told
