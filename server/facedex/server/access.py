@@ -13,6 +13,7 @@ AccessDenied
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -133,6 +134,14 @@ def _no_more(_request: Any) -> frozenset[Role]:
     return frozenset()
 
 
+class Recorded(enum.Enum):
+    """What the audit keeps of a method's calls that are answered. What is refused is kept of every method."""
+
+    NOT = "not"  # it tells of the server, and is asked again and again
+    SOON = "soon"  # on disk a moment after the answer
+    BEFORE_ANSWER = "before the answer"  # what changes something, or hands out what is held of a person
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What a caller needs for a method: one of the roles, and the gallery that the request names.
@@ -144,6 +153,7 @@ class Rule:
     roles: frozenset[Role]
     gallery: Gallery | None = None
     more: Callable[[Any], frozenset[Role]] = field(default=_no_more)
+    recorded: Recorded = Recorded.SOON
 
     def check(self, caller: Caller, request: Any) -> None:
         """Raises NotAllowed where the caller may not make this request; that they have one of the roles is known."""

@@ -21,6 +21,7 @@ from facedex.indexer.store.store import Store
 from facedex.indexer.store.vault import Vault
 from facedex.server.access_rules import RULES
 from facedex.server.admission import Admission, Places
+from facedex.server.audit_writer import AuditWriter
 from facedex.server.calibration_service import CALIBRATE, CalibrationService
 from facedex.server.enrolment_service import EnrolmentService
 from facedex.server.erasure_service import ErasureService
@@ -29,12 +30,13 @@ from facedex.server.follower import Follower
 from facedex.server.gallery_service import GalleryService
 from facedex.server.gate import Gate
 from facedex.server.identification_service import IdentificationService
-from facedex.server.interceptor import CallInterceptor
+from facedex.server.interceptor import Around, CallInterceptor
 from facedex.server.key_ring import KeyRing
 from facedex.server.meter import Meter
 from facedex.server.operations_service import OperationsService
 from facedex.server.patience import Patience
 from facedex.server.readiness import Readiness
+from facedex.server.recorder import Recorder
 from facedex.server.stop_signal import StopSignal
 from facedex.server.tls import Certificates
 from facedex.v1 import (
@@ -121,16 +123,13 @@ class App:
         self._readiness = Readiness(self._galleries.loaded_share)
         self._lookers = futures.ThreadPoolExecutor(settings.workers, thread_name_prefix="look")
         self._meter = Meter(self._store.api_keys.add_calls, now=self._store.now)
+        self._audit = AuditWriter(self._store.audit.append)
+        self._recorder = Recorder(self._audit, RULES, choice=settings.audit, now=self._store.now)
         self._certificates = None if settings.tls is None else Certificates(settings.tls)
-        self._server = build_server(
-            settings,
-            self._galleries,
-            self._health,
-            Gate(keys, self._meter, RULES),
-            self._patience,
-            self._readiness,
-            self._lookers,
+        around = Around(
+            Gate(keys, self._meter, RULES), self._recorder, _places(settings), self._patience, self._readiness
         )
+        self._server = build_server(settings, self._galleries, self._health, around, self._lookers)
         self.address = _bind(self._server, settings.listen, self._certificates)
         self._jobs = JobRunner(self._store, {CALIBRATE: self._calibrate})
         self._follower = Follower(self._galleries, interval_seconds=settings.follow_interval_seconds)
@@ -138,6 +137,7 @@ class App:
     def start(self) -> None:
         """Loads every gallery, then serves. Until then, callers are told how far it is."""
         self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._audit.start()
         self._server.start()
         self._patience.start()
         self._galleries.follow()
@@ -156,6 +156,8 @@ class App:
         self._follower.stop()
         self._jobs.stop()
         self._forget_no_calls()
+        self._recorder.flush()
+        self._audit.stop()
         self._store.close()
         self._vault.close()
 
@@ -176,25 +178,27 @@ class App:
             self._health.set(service, status)
 
 
-def build_server(
-    settings: Settings,
-    galleries: Galleries,
-    health_servicer: health.HealthServicer,
-    gate: Gate,
-    patience: Patience,
-    readiness: Readiness,
-    lookers: futures.Executor,
-) -> grpc.Server:
-    places = Places(
+def _places(settings: Settings) -> Places:
+    return Places(
         requests=Admission(settings.max_concurrent_requests),
         streams=Admission(settings.max_concurrent_streams),
         reflections=Admission(MAX_REFLECTIONS),
         health_checks=Admission(MAX_HEALTH_CHECKS),
         health_watches=Admission(MAX_HEALTH_WATCHES),
     )
+
+
+def build_server(
+    settings: Settings,
+    galleries: Galleries,
+    health_servicer: health.HealthServicer,
+    around: Around,
+    lookers: futures.Executor,
+) -> grpc.Server:
+    gate, patience, readiness = around.gate, around.patience, around.readiness
     server = grpc.server(
-        futures.ThreadPoolExecutor(places.count + SPARE_THREADS, thread_name_prefix="call"),
-        interceptors=[CallInterceptor(gate, places, patience, readiness)],
+        futures.ThreadPoolExecutor(around.places.count + SPARE_THREADS, thread_name_prefix="call"),
+        interceptors=[CallInterceptor(around)],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),

@@ -17,11 +17,13 @@ from facedex.indexer.vision.workbench import available_cores
 from facedex.server.app import AddressInUse, AddressInvalid, serve
 from facedex.server.exposure import ListensOpenly, Openness
 from facedex.server.log import configure_logging
+from facedex.server.recorder import AuditChoice
 from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings
 from facedex.server.tls import CertificateUnusable, TlsFiles
 
 DEFAULT_LIMITS = ImageLimits()
 
+AUDIT = {None: AuditChoice.WITH_KEYS, True: AuditChoice.ALWAYS, False: AuditChoice.NEVER}
 # What a server does not start with; the text says what to do.
 REFUSED = (AddressInvalid, AddressInUse, CertificateUnusable, ListensOpenly, IndexerError, VisionError, OSError)
 
@@ -121,6 +123,14 @@ def serve_command(
             "--without-keys", envvar="FACEDEX_WITHOUT_KEYS", help="Answer others than this machine without keys."
         ),
     ] = False,
+    audit: Annotated[
+        bool | None,
+        typer.Option(
+            "--audit/--no-audit",
+            envvar="FACEDEX_AUDIT",
+            help="Write down who did what; default: as soon as there are API keys.",
+        ),
+    ] = None,
 ) -> None:
     """Serves until SIGTERM. Prints `listening on ADDRESS` when it answers; logs go to standard error."""
     configure_logging()
@@ -143,6 +153,7 @@ def serve_command(
         drain_seconds=drain_seconds,
         tls=_tls_files(tls_cert, tls_key, client_ca),
         openness=_openness(without_tls=without_tls, without_keys=without_keys),
+        audit=AUDIT[audit],
     )
     try:
         serve(settings, announce=lambda address: print(f"listening on {address}", flush=True))

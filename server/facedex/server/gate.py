@@ -34,13 +34,13 @@ class Gate:
         self._rules = rules
         self._callers: dict[grpc.ServicerContext, Caller] = {}
 
-    def admitted(self, method: str, context: grpc.ServicerContext) -> Caller:
-        """Who calls; before anything is read of the request. Raises AccessDenied, StoreUnavailable."""
-        if method.startswith(HEALTH):
-            return Caller()
-        caller = self._keys.caller(_authorization(context))
+    def caller(self, method: str, context: grpc.ServicerContext) -> Caller:
+        """Who calls. Raises NotKnown, StoreUnavailable."""
+        return Caller() if method.startswith(HEALTH) else self._keys.caller(_authorization(context))
+
+    def admit(self, method: str, caller: Caller) -> None:
+        """Whether the caller may use this method at all; before anything is read of the request. Raises RoleMissing."""
         caller.require_role(self._rule(method).roles)
-        return caller
 
     def check(self, method: str, caller: Caller, request: Any) -> None:
         """Whether the caller may make this request. Raises AccessDenied."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -13,21 +14,33 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from facedex.indexer.errors import MalformedMessage
+from facedex.server.access import Caller
 from facedex.server.admission import HEALTH, Stopping
 from facedex.server.status import Failure, failure_of, is_expected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from facedex.server.access import Caller
     from facedex.server.admission import Places
     from facedex.server.gate import Gate
     from facedex.server.patience import Patience
     from facedex.server.readiness import Readiness
+    from facedex.server.recorder import Record, Recorder
 
 logger = structlog.get_logger("facedex.server")
 # A photograph of the largest size arrives in this time at 3 Mbit/s.
 MESSAGE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is around every call: who may make it, what is written down of it, how many there are, how long they wait."""
+
+    gate: Gate
+    recorder: Recorder
+    places: Places
+    patience: Patience
+    readiness: Readiness
 
 
 class CallInterceptor(grpc.ServerInterceptor):
@@ -38,11 +51,12 @@ class CallInterceptor(grpc.ServerInterceptor):
     send slowly, or nothing, cannot hold more than their share of the threads.
     """
 
-    def __init__(self, gate: Gate, places: Places, patience: Patience, readiness: Readiness) -> None:
-        self._gate = gate
-        self._places = places
-        self._patience = patience
-        self._readiness = readiness
+    def __init__(self, around: Around) -> None:
+        self._gate = around.gate
+        self._recorder = around.recorder
+        self._places = around.places
+        self._patience = around.patience
+        self._readiness = around.readiness
 
     def intercept_service(
         self,
@@ -65,21 +79,22 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _unary(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with _told(method, context):
-                caller = self._gate.admitted(method, context)
+            with _told(method, context), self._recorder.recording(method) as record:
+                caller = self._admitted(method, context, record)
                 with self._places.of_calls(method).place():
-                    request = self._asked_once(method, messages, handler, context, caller)
+                    request = self._asked_once(method, messages, handler, context, record)
                     with self._gate.open_for(caller, context):
-                        return handler.unary_unary(request, context)
+                        record.answer = handler.unary_unary(request, context)
+            return record.answer
 
         return call
 
     def _watch(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(method, context):
-                caller = self._gate.admitted(method, context)
+            with _told(method, context), self._recorder.recording(method) as record:
+                self._admitted(method, context, record)
                 with self._places.of_streams(method).place():
-                    request = self._asked_once(method, messages, handler, context, caller)
+                    request = self._asked_once(method, messages, handler, context, record)
                     with self._patience.waiting(context, seconds=math.inf):
                         yield from handler.unary_stream(request, context)
 
@@ -87,30 +102,41 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _stream(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(method, context):
-                caller = self._gate.admitted(method, context)
+            with _told(method, context), self._recorder.recording(method) as record:
+                self._admitted(method, context, record)
                 with self._places.of_streams(method).place():
                     self._readiness.require(method)
-                    requests = self._asked_each(method, messages, handler, context, caller)
-                    yield from handler.stream_stream(requests, context)
+                    requests = self._asked_each(method, messages, handler, context, record)
+                    for answer in handler.stream_stream(requests, context):
+                        self._recorder.answered(record, answer)
+                        yield answer
 
         return call
 
+    def _admitted(self, method: str, context: grpc.ServicerContext, record: Record) -> Caller:
+        caller = record.caller = self._gate.caller(method, context)
+        self._gate.admit(method, caller)
+        return caller
+
     def _asked_once(
-        self, method: str, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext, caller: Caller
+        self, method: str, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext, record: Record
     ) -> Any:
-        """The one request of a call, which the caller may make."""
+        """The one request of a call, which its caller may make."""
+        caller = record.caller or Caller()
         self._readiness.require(method)
         self._gate.charge(caller)
         request = self._only(messages, handler, context)
+        record.asked(request)
         self._gate.check(method, caller, request)
         return request
 
     def _asked_each(
-        self, method: str, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext, caller: Caller
+        self, method: str, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext, record: Record
     ) -> Iterator[Any]:
-        """The requests of a stream; one that the caller may not make ends it."""
+        """The requests of a stream; one that its caller may not make ends it."""
+        caller = record.caller or Caller()
         for request in self._each(messages, handler, context):
+            record.asked(request)
             self._gate.check(method, caller, request)
             self._gate.charge_slowly(caller, goes_on=lambda: context.is_active() and not self._patience.is_lost)
             yield request

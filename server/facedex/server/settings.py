@@ -10,6 +10,7 @@ from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import available_cores
 from facedex.server.exposure import Openness
+from facedex.server.recorder import AuditChoice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +55,8 @@ class Settings:
     """Certificate and key; None: nothing is encrypted."""
     openness: Openness = Openness.CLOSED
     """What is allowed beyond this machine."""
+    audit: AuditChoice = AuditChoice.WITH_KEYS
+    """When it is written down who did what."""
 
     @property
     def database_url(self) -> str:

@@ -14,6 +14,7 @@ from facedex.indexer.calibration.errors import CalibrationError, ScoresInvalid
 from facedex.indexer.vision import errors as vision_errors
 from facedex.server.access import NotAllowed, NotKnown
 from facedex.server.admission import Overloaded, Stopping
+from facedex.server.audit_writer import AuditUnavailable
 from facedex.server.meter import TooOften
 from facedex.server.readiness import Loading
 
@@ -46,6 +47,7 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (NotAllowed, grpc.StatusCode.PERMISSION_DENIED),
     (Stopping, grpc.StatusCode.UNAVAILABLE),
     (Loading, grpc.StatusCode.UNAVAILABLE),
+    (AuditUnavailable, grpc.StatusCode.UNAVAILABLE),
 )
 UNEXPECTED = "the server failed in a way that it should not; its log has the details under this request's time"
 
@@ -98,7 +100,7 @@ def _details(error: Exception) -> tuple[Message, ...]:
     if isinstance(error, errors.InvalidArgument):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
         return (error_details_pb2.BadRequest(field_violations=[violation]),)
-    if isinstance(error, Overloaded | TooOften | Loading):
+    if isinstance(error, Overloaded | TooOften | Loading | AuditUnavailable):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         return (retry,)

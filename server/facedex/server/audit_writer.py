@@ -1,0 +1,139 @@
+"""Writes the audit beside the calls: in groups, soon, and before the answer where that is promised."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from facedex.indexer.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from facedex.indexer.audit import AuditEvent
+
+logger = structlog.get_logger("facedex.server")
+
+# How long an entry that nobody waits for may be in memory alone.
+INTERVAL_SECONDS = 0.25
+CAPACITY = 10_000
+# Entries of one transaction; others who write the database wait for it.
+MOST_AT_ONCE = 1_000
+# Longer than the database may be busy with somebody else's transaction.
+PATIENCE_SECONDS = 60.0
+
+
+class AuditUnavailable(Exception):
+    """What is done cannot be written down, so nothing is done."""
+
+    reason = "AUDIT_UNAVAILABLE"
+    retry_after_seconds = 1.0
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the audit cannot be written, and without it nothing is answered; look at the server's log, try again"
+        )
+
+
+@dataclass(slots=True)
+class _Waiting:
+    event: AuditEvent
+    written: threading.Event = field(default_factory=threading.Event)
+
+
+class AuditWriter:
+    """Appends events in their order, each once.
+
+    What is `note`d is on disk within a quarter of a second, or when the server has stopped in good order. What is
+    `write`n is on disk when that returns; those who write at the same time share a transaction. While the database does
+    not take entries they are kept, up to a bound; then `require` refuses new calls.
+    """
+
+    def __init__(
+        self,
+        append: Callable[[Sequence[AuditEvent]], object],
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._append = append
+        self._interval_seconds = interval_seconds
+        self._capacity = capacity
+        self._queue: list[_Waiting] = []
+        self._changed = threading.Condition()
+        self._is_urgent = False
+        self._is_failing = False
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Writes what is left."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    @property
+    def backlog(self) -> int:
+        """Entries that are not on disk yet."""
+        return len(self._queue)
+
+    def require(self) -> None:
+        """Raises AuditUnavailable where there is no room for what a call would write."""
+        if len(self._queue) >= self._capacity:
+            raise AuditUnavailable
+
+    def note(self, event: AuditEvent) -> None:
+        self._add(_Waiting(event), is_urgent=False)
+
+    def write(self, event: AuditEvent) -> None:
+        """Returns when the entry is on disk. Raises AuditUnavailable where that takes too long."""
+        waiting = _Waiting(event)
+        self._add(waiting, is_urgent=True)
+        if not waiting.written.wait(PATIENCE_SECONDS):
+            raise AuditUnavailable
+
+    def _add(self, waiting: _Waiting, *, is_urgent: bool) -> None:
+        with self._changed:
+            self._queue.append(waiting)
+            if is_urgent or len(self._queue) >= MOST_AT_ONCE:
+                self._is_urgent = True
+                self._changed.notify_all()
+
+    def _run(self) -> None:
+        while not (self._is_stopping and (not self._queue or self._is_failing)):
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_urgent or self._is_stopping, self._interval_seconds)
+                self._is_urgent = False
+                group = self._queue[:MOST_AT_ONCE]
+            if group:
+                self._write_group(group)
+
+    def _write_group(self, group: list[_Waiting]) -> None:
+        try:
+            self._append([each.event for each in group])
+        except StoreUnavailable as error:
+            self._note_failure(error.cause)
+            time.sleep(self._interval_seconds)
+            return
+        self._note_failure("")
+        with self._changed:
+            del self._queue[: len(group)]
+            self._is_urgent = bool(self._is_urgent or len(self._queue) >= MOST_AT_ONCE)
+        for each in group:
+            each.written.set()
+
+    def _note_failure(self, cause: str) -> None:
+        # Once when it begins and once when it ends, not with every attempt.
+        if cause and not self._is_failing:
+            logger.error("the audit cannot be written", cause=cause)
+        if self._is_failing and not cause:
+            logger.info("the audit is written again")
+        self._is_failing = bool(cause)
