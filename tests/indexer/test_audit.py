@@ -97,10 +97,12 @@ def test_what_was_written_is_there_in_order_and_the_chain_is_whole(site: Site) -
 
 def test_many_writers_make_one_chain(site: Site) -> None:
     stores = [Store.open(site.url) for _ in range(3)]
-    threads = [
-        threading.Thread(target=lambda store=store: [store.audit.append([search(n)]) for n in range(10)])  # type: ignore[misc]
-        for store in stores
-    ]
+
+    def write(store: Store) -> None:
+        for number in range(10):
+            store.audit.append([search(number)])
+
+    threads = [threading.Thread(target=write, args=(store,)) for store in stores]
     for each in threads:
         each.start()
     for each in threads:

@@ -13,7 +13,8 @@ from facedex.server.settings import Settings
 
 @contextmanager
 def app_over(data: Path, **settings: Any) -> Iterator[App]:
-    app = App(Settings(data, **{"listen": "127.0.0.1:0", **settings}))
+    settings.setdefault("listen", "127.0.0.1:0")
+    app = App(Settings(data, **settings))
     app.start()
     try:
         yield app

@@ -175,7 +175,12 @@ def test_what_was_acknowledged_to_have_changed_is_in_the_audit_after_kill_9(star
     with Wire(server.address) as wire:
         create(wire)
         vectors = vectors_of(wire)
-        killer = threading.Thread(target=lambda: (acknowledged.wait(), server.kill()))
+
+        def kill() -> None:
+            acknowledged.wait()
+            server.kill()
+
+        killer = threading.Thread(target=kill)
         killer.start()
         with suppress(grpc.RpcError):
             while True:

@@ -33,6 +33,7 @@ from facedex.server.identification_service import IdentificationService
 from facedex.server.interceptor import Around, CallInterceptor
 from facedex.server.key_ring import KeyRing
 from facedex.server.meter import Meter
+from facedex.server.metrics import Metrics, MetricsPage, Standing
 from facedex.server.operations_service import OperationsService
 from facedex.server.patience import Patience
 from facedex.server.readiness import Readiness
@@ -56,6 +57,7 @@ from facedex.v1 import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.store.records import JobRecord
@@ -90,6 +92,9 @@ class AddressInvalid(Exception):
 
 class AddressInUse(Exception):
     """The address cannot be listened on."""
+
+    def __init__(self, listen: str) -> None:
+        super().__init__(f"cannot listen on {listen}: another program does, or the address is not of this machine")
 
 
 class App:
@@ -126,11 +131,26 @@ class App:
         self._audit = AuditWriter(self._store.audit.append)
         self._recorder = Recorder(self._audit, RULES, choice=settings.audit, now=self._store.now)
         self._certificates = None if settings.tls is None else Certificates(settings.tls)
+        self._metrics = Metrics()
+        self._metrics.watch(
+            Standing(
+                self._galleries,
+                loaded_share=lambda: self._readiness.share,
+                audit_backlog=lambda: self._audit.backlog,
+                certificate_expires_at=self._certificate_end,
+            )
+        )
         around = Around(
-            Gate(keys, self._meter, RULES), self._recorder, _places(settings), self._patience, self._readiness
+            gate=Gate(keys, self._meter, RULES),
+            metrics=self._metrics,
+            recorder=self._recorder,
+            places=_places(settings),
+            patience=self._patience,
+            readiness=self._readiness,
         )
         self._server = build_server(settings, self._galleries, self._health, around, self._lookers)
         self.address = _bind(self._server, settings.listen, self._certificates)
+        self._metrics_page = self._open_metrics_page(settings.metrics_listen)
         self._jobs = JobRunner(self._store, {CALIBRATE: self._calibrate})
         self._follower = Follower(self._galleries, interval_seconds=settings.follow_interval_seconds)
 
@@ -155,11 +175,30 @@ class App:
         self._lookers.shutdown()
         self._follower.stop()
         self._jobs.stop()
+        if self._metrics_page is not None:
+            self._metrics_page.close()
         self._forget_no_calls()
         self._recorder.flush()
         self._audit.stop()
         self._store.close()
         self._vault.close()
+
+    @property
+    def metrics_address(self) -> str:
+        """Where Prometheus reads; empty where there is no such page."""
+        return "" if self._metrics_page is None else self._metrics_page.address
+
+    def _open_metrics_page(self, listen: str | None) -> MetricsPage | None:
+        if listen is None:
+            return None
+        host, port = parted_address(listen)
+        try:
+            return MetricsPage.open(self._metrics, host, port)
+        except OSError:
+            raise AddressInUse(listen) from None
+
+    def _certificate_end(self) -> datetime | None:
+        return None if self._certificates is None else self._certificates.expires_at
 
     def _forget_no_calls(self) -> None:
         try:
@@ -239,7 +278,7 @@ def _bind(server: grpc.Server, listen: str, certificates: Certificates | None) -
     except RuntimeError:
         port = 0
     if port == 0:
-        raise AddressInUse(f"cannot listen on {listen}: another program does, or the address is not of this machine")
+        raise AddressInUse(listen)
     return f"{host}:{port}"
 
 
@@ -248,6 +287,8 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     app = App(settings)
     stop = StopSignal()
     app.start()
+    if app.metrics_address:
+        logger.info("metrics are served", address=app.metrics_address)
     announce(app.address)
     stop.wait()
     logger.info("draining", seconds=settings.drain_seconds)

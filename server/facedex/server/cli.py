@@ -131,6 +131,14 @@ def serve_command(
             help="Write down who did what; default: as soon as there are API keys.",
         ),
     ] = None,
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FACEDEX_METRICS_LISTEN",
+            metavar="HOST:PORT",
+            help="Metrics for Prometheus, over plain HTTP, for instance 127.0.0.1:9464.",
+        ),
+    ] = None,
 ) -> None:
     """Serves until SIGTERM. Prints `listening on ADDRESS` when it answers; logs go to standard error."""
     configure_logging()
@@ -154,6 +162,7 @@ def serve_command(
         tls=_tls_files(tls_cert, tls_key, client_ca),
         openness=_openness(without_tls=without_tls, without_keys=without_keys),
         audit=AUDIT[audit],
+        metrics_listen=metrics_listen,
     )
     try:
         serve(settings, announce=lambda address: print(f"listening on {address}", flush=True))

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from facedex.indexer.errors import MalformedMessage
 from facedex.server.access import Caller
 from facedex.server.admission import HEALTH, Stopping
+from facedex.server.recorder import outcomes_of
 from facedex.server.status import Failure, failure_of, is_expected
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from facedex.server.admission import Places
     from facedex.server.gate import Gate
+    from facedex.server.metrics import Metrics
     from facedex.server.patience import Patience
     from facedex.server.readiness import Readiness
     from facedex.server.recorder import Record, Recorder
@@ -37,6 +39,7 @@ class Around:
     """What is around every call: who may make it, what is written down of it, how many there are, how long they wait."""
 
     gate: Gate
+    metrics: Metrics
     recorder: Recorder
     places: Places
     patience: Patience
@@ -53,6 +56,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def __init__(self, around: Around) -> None:
         self._gate = around.gate
+        self._metrics = around.metrics
         self._recorder = around.recorder
         self._places = around.places
         self._patience = around.patience
@@ -79,19 +83,20 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _unary(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with _told(method, context), self._recorder.recording(method) as record:
+            with self._told(method, context), self._recorder.recording(method) as record:
                 caller = self._admitted(method, context, record)
                 with self._places.of_calls(method).place():
                     request = self._asked_once(method, messages, handler, context, record)
                     with self._gate.open_for(caller, context):
                         record.answer = handler.unary_unary(request, context)
+                self._metrics.answered(record.gallery, outcomes_of(record.answer))
             return record.answer
 
         return call
 
     def _watch(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(method, context), self._recorder.recording(method) as record:
+            with self._told(method, context), self._recorder.recording(method) as record:
                 self._admitted(method, context, record)
                 with self._places.of_streams(method).place():
                     request = self._asked_once(method, messages, handler, context, record)
@@ -102,16 +107,22 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _stream(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(method, context), self._recorder.recording(method) as record:
+            with self._told(method, context), self._recorder.recording(method) as record:
                 self._admitted(method, context, record)
                 with self._places.of_streams(method).place():
                     self._readiness.require(method)
                     requests = self._asked_each(method, messages, handler, context, record)
                     for answer in handler.stream_stream(requests, context):
-                        self._recorder.answered(record, answer)
+                        if record.rule.gallery is not None:
+                            self._note_answer(record, getattr(answer, answer.WhichOneof("answer")))
                         yield answer
 
         return call
+
+    def _note_answer(self, record: Record, answer: Any) -> None:
+        gallery = record.answered()
+        self._metrics.answered(gallery, outcomes_of(answer))
+        self._recorder.answered(record, answer, gallery)
 
     def _admitted(self, method: str, context: grpc.ServicerContext, record: Record) -> Caller:
         caller = record.caller = self._gate.caller(method, context)
@@ -158,6 +169,34 @@ class CallInterceptor(grpc.ServerInterceptor):
                 return
             yield _parsed(handler, message)
 
+    @contextmanager
+    def _told(self, method: str, context: grpc.ServicerContext) -> Generator[None]:
+        started = time.perf_counter()
+        self._metrics.call_began()
+        try:
+            yield
+        except grpc.RpcError:  # the caller hung up in the middle of a stream
+            self._ended(method, "CANCELLED", "", started)
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, the server lives and the caller is told)
+            failure = failure_of(error)
+            self._ended(method, failure.code.name, failure.reason, started)
+            if not is_expected(failure):
+                log_unexpected(method, error)
+            _abort(context, failure)
+        except BaseException:  # gRPC gives up a stream that nobody reads any more
+            self._ended(method, "CANCELLED", "", started)
+            raise
+        else:
+            self._ended(method, "OK", "", started)
+
+    def _ended(self, method: str, code: str, reason: str, started: float) -> None:
+        seconds = time.perf_counter() - started
+        self._metrics.call_ended(method, code, reason, seconds)
+        # Nobody wants a line every few seconds.
+        if code != "OK" or not method.startswith(HEALTH):
+            logger.info("call", method=method, code=code, reason=reason, duration_ms=round(1000 * seconds, 1))
+
 
 def _parsed(handler: Any, message: bytes) -> Any:
     # Here and not by gRPC, which would answer "internal" and log a stack trace for each malformed message.
@@ -167,33 +206,9 @@ def _parsed(handler: Any, message: bytes) -> Any:
         raise MalformedMessage from None
 
 
-@contextmanager
-def _told(method: str, context: grpc.ServicerContext) -> Generator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    except grpc.RpcError:  # the caller hung up in the middle of a stream
-        _log(method, "CANCELLED", "", started)
-        raise
-    except Exception as error:  # noqa: BLE001  (whatever it is, the server lives and the caller is told)
-        failure = failure_of(error)
-        _log(method, failure.code.name, failure.reason, started)
-        if not is_expected(failure):
-            log_unexpected(method, error)
-        _abort(context, failure)
-    else:
-        if not method.startswith(HEALTH):  # nobody wants a line every few seconds
-            _log(method, "OK", "", started)
-
-
 def _abort(context: grpc.ServicerContext, failure: Failure) -> NoReturn:
     context.abort_with_status(rpc_status.to_status(failure.status()))
     raise AssertionError("abort_with_status raises")
-
-
-def _log(method: str, code: str, reason: str, started: float) -> None:
-    milliseconds = round(1000 * (time.perf_counter() - started), 1)
-    logger.info("call", method=method, code=code, reason=reason, duration_ms=milliseconds)
 
 
 def log_unexpected(method: str, error: Exception) -> None:

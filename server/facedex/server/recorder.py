@@ -18,7 +18,7 @@ from facedex.server.status import failure_of
 from facedex.v1 import enrolment_pb2, identification_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from datetime import datetime
 
     from facedex.server.audit_writer import AuditWriter
@@ -54,6 +54,10 @@ class Record:
         # What is no name of a gallery may be anything, and does not belong into the audit.
         self.gallery = name if GALLERY_NAME.fullmatch(name) else ""
         self.galleries.append(self.gallery)
+
+    def answered(self) -> str:
+        """The gallery of the oldest request of a stream that has no answer yet, and now has one."""
+        return self.galleries.popleft() if self.galleries else ""
 
 
 class Recorder:
@@ -91,10 +95,9 @@ class Recorder:
         if record.answer is not None:
             self._record(record, record.answer, record.gallery, is_first=record.rule.recorded is Recorded.BEFORE_ANSWER)
 
-    def answered(self, record: Record, answer: Any) -> None:
-        """Of a stream: an answer, which belongs to the oldest request without one."""
-        gallery = record.galleries.popleft() if record.galleries else ""
-        self._record(record, getattr(answer, answer.WhichOneof("answer")), gallery, is_first=False)
+    def answered(self, record: Record, answer: Any, gallery: str) -> None:
+        """Of a stream: one answer, and the gallery of its request."""
+        self._record(record, answer, gallery, is_first=False)
 
     def flush(self) -> None:
         """Notes what was only counted so far."""
@@ -158,20 +161,25 @@ class Recorder:
 
 def outcome_of(answer: Any) -> str:
     """What came out, in the API's own words and with counts: never who."""
+    if isinstance(answer, enrolment_pb2.RequestError):
+        return answer.reason
+    counts = outcomes_of(answer)
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "OK"
+
+
+def outcomes_of(answer: Any) -> dict[str, int]:
+    """How often which decision or outcome of enrolment; empty for other answers."""
     if isinstance(answer, identification_pb2.IdentifyResponse):
-        return _counted(identification_pb2.Decision.Name(each.decision) for each in answer.faces) or "NO_FACE"
+        return _counted(identification_pb2.Decision.Name(each.decision) for each in answer.faces) or {"NO_FACE": 1}
     if isinstance(answer, identification_pb2.VerifyResponse):
         return _counted([identification_pb2.Decision.Name(answer.decision)])
     if isinstance(answer, enrolment_pb2.EnrolResponse):
         return _counted(enrolment_pb2.EnrolOutcome.Name(each.outcome) for each in answer.results)
-    if isinstance(answer, enrolment_pb2.RequestError):
-        return answer.reason
-    return "OK"
+    return {}
 
 
-def _counted(names: Any) -> str:
-    short = Counter(name.removeprefix("DECISION_").removeprefix("ENROL_OUTCOME_") for name in names)
-    return ", ".join(f"{name} {count}" for name, count in sorted(short.items()))
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(name.removeprefix("DECISION_").removeprefix("ENROL_OUTCOME_") for name in names))
 
 
 def _threshold(answer: Any) -> float | None:

@@ -57,6 +57,8 @@ class Settings:
     """What is allowed beyond this machine."""
     audit: AuditChoice = AuditChoice.WITH_KEYS
     """When it is written down who did what."""
+    metrics_listen: str | None = None
+    """Address and port of the page that Prometheus reads; None: there is none."""
 
     @property
     def database_url(self) -> str:
