@@ -49,14 +49,16 @@ class ServerProcess:
 
     def rest(self) -> None:
         """Waits until it does nothing any more: after loading, it merges its segments and writes a snapshot."""
-        busy = self._processor_seconds()
+        busy = self.processor_seconds
         while True:
             time.sleep(REST_SECONDS)
-            before, busy = busy, self._processor_seconds()
+            before, busy = busy, self.processor_seconds
             if busy - before < IDLE_SHARE * REST_SECONDS:
                 return
 
-    def _processor_seconds(self) -> float:
+    @property
+    def processor_seconds(self) -> float:
+        """User and system time of the process so far (Linux)."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         user, system = (int(fields[place]) for place in (11, 12))
         return (user + system) / os.sysconf("SC_CLK_TCK")
