@@ -50,15 +50,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        every = {"registry": self.registry}
-        self._calls = Counter("facedex_calls", "Calls that ended, by status code.", ("method", "code"), **every)
+        own = self.registry
+        self._calls = Counter("facedex_calls", "Calls that ended, by status code.", ("method", "code"), registry=own)
         self._seconds = Histogram(
-            "facedex_call_duration_seconds", "How long calls took.", ("method",), buckets=BUCKETS, **every
+            "facedex_call_duration_seconds", "How long calls took.", ("method",), buckets=BUCKETS, registry=own
         )
-        self._in_progress = Gauge("facedex_calls_in_progress", "Calls that are being answered.", **every)
-        self._refused = Counter("facedex_refusals", "Calls that were refused, by reason.", ("reason",), **every)
+        self._in_progress = Gauge("facedex_calls_in_progress", "Calls that are being answered.", registry=own)
+        self._refused = Counter("facedex_refusals", "Calls that were refused, by reason.", ("reason",), registry=own)
         self._outcomes = Counter(
-            "facedex_outcomes", "Faces searched or enrolled, by what came out.", ("gallery", "outcome"), **every
+            "facedex_outcomes", "Faces searched or enrolled, by what came out.", ("gallery", "outcome"), registry=own
         )
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
