@@ -13,11 +13,12 @@ import ipaddress
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -61,7 +62,7 @@ class Asked:
         todo = [next(numbers) for _ in range(calls)]
         cpu, started = self.server.processor_seconds, time.perf_counter()
         with ThreadPoolExecutor(CALLERS) as callers:
-            list(callers.map(lambda number: work(self.client, number), todo))
+            list(callers.map(partial(work, self.client), todo))
         seconds = time.perf_counter() - started
         return 1_000 * (self.server.processor_seconds - cpu) / calls, calls / seconds
 
@@ -99,19 +100,23 @@ def main(
         Bar("processor time of identifying photographs, with and without", Side.AT_MOST, ALLOWED, costs[0].cpu_ratio)
     ]
     print_bars(bars)
-    figures = {"machine": describe_machine(), "costs": [asdict(each) for each in costs], "bars": bars_as_json(bars)}
+    figures: dict[str, object] = {
+        "machine": describe_machine(),
+        "costs": [asdict(each) for each in costs],
+        "bars": bars_as_json(bars),
+    }
     write_json(json_path, figures)
 
 
 @contextmanager
-def without_protection(folder: Path) -> Iterator[Asked]:
+def without_protection(folder: Path) -> Generator[Asked]:
     """As in the README's first steps."""
     with ServerProcess(folder / "open", "--no-audit") as server, Client.connect(server.address) as client:
         yield Asked(server, client)
 
 
 @contextmanager
-def with_protection(folder: Path) -> Iterator[Asked]:
+def with_protection(folder: Path) -> Generator[Asked]:
     """Everything on: TLS, keys, audit, metrics, and a data key for each person."""
     data = folder / "protected"
     data.mkdir()
@@ -159,10 +164,12 @@ def _vector(client: Client) -> Callable[[int], Vector]:
 def _fill(side: Asked, people: int) -> None:
     side.client.create_gallery(GALLERY)
     vector = _vector(side.client)
+
+    def enrol(number: int) -> None:
+        side.client.enrol(GALLERY, str(number), vectors=[vector(number)])
+
     with ThreadPoolExecutor(CALLERS) as callers:
-        list(
-            callers.map(lambda number: side.client.enrol(GALLERY, str(number), vectors=[vector(number)]), range(people))
-        )
+        list(callers.map(enrol, range(people)))
     side.server.rest()
 
 

@@ -124,8 +124,17 @@ def test_the_newest_are_found_by_key_gallery_action_and_moment(site: Site) -> No
 
 # Not whole
 
-CHANGES = ["at = '2020-01-01 00:00:00'", "key_id = 'x'", "action = 'x'", "gallery = 'x'", "outcome = 'NO_MATCH 1'"]
-CHANGES += ["threshold = 0.9", "revision = 99", "threshold = NULL", "hash = (SELECT hash FROM audit WHERE number = 2)"]
+CHANGES = (
+    "at = '2020-01-01 00:00:00'",
+    "key_id = 'x'",
+    "action = 'x'",
+    "gallery = 'x'",
+    "outcome = 'NO_MATCH 1'",
+    "threshold = 0.9",
+    "threshold = NULL",
+    "revision = 99",
+    "hash = (SELECT hash FROM audit WHERE number = 2)",
+)
 
 
 @pytest.mark.parametrize("change", CHANGES)

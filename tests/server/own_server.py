@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from facedex.server.settings import Settings
 
 
 @contextmanager
-def app_over(data: Path, **settings: Any) -> Iterator[App]:
+def app_over(data: Path, **settings: Any) -> Generator[App]:
     settings.setdefault("listen", "127.0.0.1:0")
     app = App(Settings(data, **settings))
     app.start()
