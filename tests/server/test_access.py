@@ -69,8 +69,9 @@ NEEDED = {
     "CalibrationService/GetCertificate": EVERYTHING,
     "CalibrationService/ResolveThreshold": EVERYTHING,
     "OperationsService/GetServerInfo": EVERYTHING,
-    "OperationsService/GetJob": {Role.ADMINISTER},
-    "OperationsService/ListJobs": {Role.ADMINISTER},
+    "OperationsService/GetJob": {Role.ENROL, Role.ADMINISTER},
+    "OperationsService/ListJobs": {Role.ENROL, Role.ADMINISTER},
+    "OperationsService/ListJobFindings": {Role.ENROL, Role.ADMINISTER},
     "OperationsService/CancelJob": {Role.ADMINISTER},
     "OperationsService/CheckConsistency": {Role.ADMINISTER},
     "ErasureService/ListErasures": {Role.AUDIT, Role.ADMINISTER},
@@ -85,6 +86,7 @@ ANSWERS_OF_OWN_GALLERIES = {
     "OperationsService/GetServerInfo",
     "OperationsService/GetJob",
     "OperationsService/ListJobs",
+    "OperationsService/ListJobFindings",
     "OperationsService/CancelJob",
     "ErasureService/ListErasures",
     "ErasureService/GetErasure",
@@ -351,10 +353,14 @@ def test_what_belongs_to_another_gallery_is_not_there(guarded: Guarded, of_mine:
         listed = wire.erasures.ListErasures(erasure_pb2.ListErasuresRequest()).erasures
     erasures = {each.gallery: each for each in listed}
 
+    def list_findings(job: int) -> bool:
+        return not of_mine.operations.ListJobFindings(operations_pb2.ListJobFindingsRequest(id=job)).findings
+
     def of(gallery: str) -> list[Callable[[], object]]:
         receipt = erasures[gallery].receipt
         return [
             lambda: of_mine.operations.GetJob(operations_pb2.GetJobRequest(id=jobs[gallery])),
+            lambda: list_findings(jobs[gallery]),
             lambda: of_mine.operations.CancelJob(operations_pb2.CancelJobRequest(id=jobs[gallery])),
             lambda: of_mine.erasures.GetErasure(erasure_pb2.GetErasureRequest(id=erasures[gallery].id)),
             lambda: of_mine.erasures.CheckErasure(erasure_pb2.CheckErasureRequest(receipt=receipt)),
@@ -362,7 +368,7 @@ def test_what_belongs_to_another_gallery_is_not_there(guarded: Guarded, of_mine:
 
     assert all(ask() for ask in of("mine"))
     not_there, denied = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
-    assert [refusal(ask).code for ask in of("theirs")] == [not_there, not_there, not_there, denied]
+    assert [refusal(ask).code for ask in of("theirs")] == [*[not_there] * 4, denied]
 
 
 def test_a_stream_ends_at_the_first_request_for_another_gallery(of_mine: Wire) -> None:

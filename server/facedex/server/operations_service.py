@@ -83,7 +83,7 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
     def ListJobFindings(
         self, request: operations_pb2.ListJobFindingsRequest, context: grpc.ServicerContext
     ) -> operations_pb2.ListJobFindingsResponse:
-        job = self._galleries.store.job(request.id)  # raises where there is none
+        job = self._seen_job(request.id, context)
         after = number_before(request.page_token)
         page = self._galleries.store.findings_page(job.id, after=-1 if after is None else after)
         return operations_pb2.ListJobFindingsResponse(

@@ -130,6 +130,7 @@ class Store:
             seals=self._seals,
             digester=self.digester,
             clock=clock,
+        )
         self.audit = AuditLog(
             reading=self._reading,
             writing=self._writing,
