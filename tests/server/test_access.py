@@ -447,8 +447,9 @@ def test_from_the_first_key_on_a_server_asks_for_keys(tmp_path: Path) -> None:
 
 
 def test_the_secret_of_a_key_is_shown_once_and_stored_nowhere(tmp_path: Path) -> None:
-    made = index_command(tmp_path, "create", "kiosk", "--role", "search", "--role", "vectors", "--gallery", "staff")
-    (shown,) = index_command(tmp_path, "list")
+    data = tmp_path / "before the first start"
+    made = index_command(data, "create", "kiosk", "--role", "search", "--role", "vectors", "--gallery", "staff")
+    (shown,) = index_command(data, "list")
     secret = made.pop("key").rpartition("_")[2]
     assert shown == made
     assert (shown["label"], shown["roles"], shown["galleries"]) == ("kiosk", ["search", "vectors"], ["staff"])

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from facedex.indexer.api_key import KeyTerms, Role
-from facedex.indexer.cli_session import good_order, opened_store, say
+from facedex.indexer.cli_session import HasGalleries, good_order, opened_store, say
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.galleries import GALLERY_NAME
 from facedex.indexer.texts import checked_text
@@ -47,7 +47,10 @@ def create(  # noqa: PLR0913  (a command has as many options as it has)
     as_json: AsJson = False,
 ) -> None:
     """Makes a key and prints it, once. From the first key on, servers answer nobody without one."""
-    with good_order(), opened_store(context.obj) as store:
+    place: HasGalleries = context.obj
+    # A server that is to listen beyond this machine needs a key before its first start.
+    place.data.mkdir(parents=True, exist_ok=True)
+    with good_order(), opened_store(place) as store:
         terms = KeyTerms(
             label=_checked_label(label),
             roles=frozenset(role),
