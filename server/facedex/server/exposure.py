@@ -43,4 +43,4 @@ def check_exposure(host: str, *, has_tls: bool, has_keys: bool, allowed: Opennes
             "or --without-keys, where something in front says who may"
         )
     if missing:
-        raise ListensOpenly(f"{host} is more than this machine, and {'; and '.join(missing)}")
+        raise ListensOpenly(f"to listen on {host} lets in more than this machine, and {'; and '.join(missing)}")
