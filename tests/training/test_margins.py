@@ -16,7 +16,7 @@ ANGLES = torch.linspace(0.05, math.pi - 0.05, 60, dtype=torch.float64)
 def psi(angle: float, margin: float) -> float:
     """SphereFace's eq. 7, in the words of the paper."""
     turns = math.floor(angle * margin / math.pi)
-    return (-1) ** turns * math.cos(margin * angle) - 2 * turns
+    return float((-1) ** turns) * math.cos(margin * angle) - 2 * turns
 
 
 def test_arcface_adds_the_margin_to_the_angle() -> None:
@@ -65,7 +65,8 @@ def test_heads_have_the_gradient_of_finite_differences(kind: MarginKind) -> None
     embeddings = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
 
     def loss(vectors: Tensor, centres: Tensor) -> Tensor:
-        return torch.func.functional_call(head, {"centres": centres}, (vectors, classes))
+        value: Tensor = torch.func.functional_call(head, {"centres": centres}, (vectors, classes))
+        return value
 
     assert torch.autograd.gradcheck(loss, (embeddings, head.centres))
 

@@ -109,7 +109,7 @@ def test_one_person_alone_is_refused(small_folder: Path, tmp_path: Path) -> None
 def test_a_detector_is_learnt_and_taken(small_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["detector", str(small_folder), "--run", str(run), "--name", "finder", "--output", str(run)]
-    options = ["--samples", "12", "--batch", "4", "--side", "96", "--large-side", "128", "--threads", "1"]
+    options = ["--samples", "12", "--batch", "4", "--side", "96", "--large-side", "128", "--threads", "1", "--int8"]
     answer = CliRunner().invoke(app, [*arguments, *options, "--held-out", str(small_folder)])
     assert answer.exit_code == 0, answer.output
     assert "corrupt.jpg is left out" in answer.output

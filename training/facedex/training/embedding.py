@@ -103,7 +103,7 @@ class EmbedderLesson:
         self._pictures = _pictures_on(workplace.device, crops)
         self._classes = torch.from_numpy(classes_of(crops, with_instances=targets is not None)).to(workplace.device)
         self._rows = _Rows.of(crops, settings.labelled_share, workplace.device)
-        self._projection = None if targets is None else projection(targets, settings.dimension).to(workplace.device)
+        self._projection = None if targets is None else projection(targets.to(workplace.device), settings.dimension)
         self._targets = None if targets is None else self._projected(targets.to(workplace.device))
         self._augment = Augmenter(settings.augmentation, workplace.device)
         self._mix = FaceMixer(workplace.device)
@@ -262,7 +262,7 @@ def projection(targets: Tensor, dimension: int) -> Tensor | None:
         return None
     if targets.shape[1] < dimension:
         raise SettingsInvalid(f"the teachers' vectors have {targets.shape[1]} components: ask for no more than that")
-    _, directions = torch.linalg.eigh(targets.T @ targets)
+    directions: Tensor = torch.linalg.eigh(targets.T @ targets)[1]
     return directions.flip(1)[:, :dimension].contiguous()
 
 

@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 from torch.nn import functional
@@ -76,20 +75,19 @@ def embedder_graph(network: nn.Module, *, side: int) -> bytes:
 
 def onnx_of(network: nn.Module, example: Tensor, *, outputs: Sequence[str], free: dict[str, dict[int, str]]) -> bytes:
     """The network in evaluation mode as an ONNX file; `free` names the axes whose length may change."""
-    content = BytesIO()
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this exporter is called old, and is the one that needs no further package
         torch.onnx.export(
             network.cpu().eval(),
             (example,),
-            content,
+            Path(folder) / "network.onnx",
             dynamo=False,
             opset_version=OPSET,
             input_names=[_INPUT],
             output_names=list(outputs),
             dynamic_axes=free,
         )
-    return content.getvalue()
+        return (Path(folder) / "network.onnx").read_bytes()
 
 
 def prove(network: nn.Module, graph: bytes, example: Tensor) -> float:
@@ -137,8 +135,8 @@ def quantised(graph: bytes, samples: NDArray[np.float32]) -> bytes:
         return small.read_bytes()
 
 
-class _Samples(CalibrationDataReader):
-    """Hands samples to onnxruntime, a few at a time."""
+class _Samples:
+    """A calibration reader: hands samples to onnxruntime, a few at a time."""
 
     def __init__(self, samples: NDArray[np.float32]) -> None:
         self._parts: Iterator[NDArray[np.float32]] = iter(np.array_split(samples, max(1, len(samples) // 16)))

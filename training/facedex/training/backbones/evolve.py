@@ -32,7 +32,8 @@ class EvolveBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         changed: Tensor = self.res_layer(inputs)
-        return changed + self.shortcut_layer(inputs)
+        kept: Tensor = self.shortcut_layer(inputs)
+        return changed + kept
 
 
 class EvolveIR50(nn.Module):
