@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -51,8 +52,8 @@ def test_without_positives_there_is_nothing_to_learn_from_triplets() -> None:
 
 def test_gradients_of_pairs_and_triplets_are_those_of_finite_differences() -> None:
     rows = vectors().requires_grad_()
-    assert torch.autograd.gradcheck(lambda each: contrastive_loss(each, CLASSES), rows)
-    assert torch.autograd.gradcheck(lambda each: triplet_loss(each, CLASSES, margin=1.0), rows)
+    assert torch.autograd.gradcheck(partial(contrastive_loss, classes=CLASSES), rows)
+    assert torch.autograd.gradcheck(partial(triplet_loss, classes=CLASSES, margin=1.0), rows)
 
 
 def test_cosine_loss_is_the_mean_of_one_minus_cosine() -> None:
@@ -84,6 +85,6 @@ def test_resemblance_loss_is_the_divergence_of_two_opinions() -> None:
 def test_gradients_of_a_teachers_losses_are_those_of_finite_differences() -> None:
     teacher, bank = functional.normalize(vectors(2)), functional.normalize(vectors(3))
     rows = vectors().requires_grad_()
-    assert torch.autograd.gradcheck(lambda each: cosine_loss(each, teacher), rows)
-    assert torch.autograd.gradcheck(lambda each: relational_loss(each, teacher), rows)
-    assert torch.autograd.gradcheck(lambda each: resemblance_loss(each, teacher, bank, scale=4), rows)
+    assert torch.autograd.gradcheck(partial(cosine_loss, targets=teacher), rows)
+    assert torch.autograd.gradcheck(partial(relational_loss, targets=teacher), rows)
+    assert torch.autograd.gradcheck(partial(resemblance_loss, targets=teacher, bank=bank, scale=4), rows)

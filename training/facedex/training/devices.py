@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -31,7 +30,7 @@ class Workplace:
         mixed = precision is Precision.BFLOAT16 or (precision is Precision.AUTO and chosen.type == "cuda")
         return Workplace(chosen, mixed)
 
-    def computing(self) -> AbstractContextManager[None]:
+    def computing(self) -> torch.autocast:
         """Within it, networks compute as chosen."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_mixed)
 

@@ -122,10 +122,11 @@ def quantised(graph: bytes, samples: NDArray[np.float32]) -> bytes:
         whole, prepared, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "prepared", "small"))
         whole.write_bytes(graph)
         quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
+        reader: Any = _Samples(samples)  # a protocol in all but name
         quantize_static(
             str(prepared),
             str(small),
-            _Samples(samples),
+            reader,
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

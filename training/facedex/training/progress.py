@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -61,7 +61,7 @@ class Bars:
 
     @staticmethod
     @contextmanager
-    def shown() -> Iterator[Bars]:
+    def shown() -> Generator[Bars]:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

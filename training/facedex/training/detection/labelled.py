@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES
 from facedex.indexer.vision.decode import ImageLimits, read_photograph
 from facedex.indexer.vision.errors import ImageRefused
-from facedex.indexer.vision.findings import Findings, Floats, join
+from facedex.indexer.vision.findings import Findings, join
 from facedex.indexer.vision.pipeline import unhurried
 from facedex.indexer.vision.scan import Scan, shrink
 from facedex.training.errors import DataUnusable
@@ -109,7 +109,7 @@ def _framed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _write_labels(folder: Path, sizes: list[tuple[int, int]], found: list[Findings]) -> None:
     """Last of all: without labels nothing was finished."""
     faces = join(found)
-    starts: Floats = np.concatenate([[0], np.cumsum([len(each) for each in found])]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum([len(each) for each in found])]).astype(np.int64)
     partial = folder / "photographs.part.npz"
     np.savez(
         partial,

@@ -62,11 +62,12 @@ class DetectorLesson:
         if large is not None and share_done >= 2 / 3:
             settings = MosaicSettings(side=large, smallest_face_px=settings.smallest_face_px)
         count = max(2, round(self._settings.batch * (self._settings.mosaics.side / settings.side) ** 2))
-        seeds = torch.randint(2**31, (count,), generator=chance, device=chance.device).tolist()
-        drawn = self._pool.map(
-            lambda seed: draw_canvas(self._photographs, settings, np.random.default_rng(seed)), seeds
-        )
-        return list(drawn)
+        seeds: list[int] = torch.randint(2**31, (count,), generator=chance, device=chance.device).tolist()
+
+        def drawn(seed: int) -> Canvas:
+            return draw_canvas(self._photographs, settings, np.random.default_rng(seed))
+
+        return list(self._pool.map(drawn, seeds))
 
     def _of_cells(self, cells: Tensor, targets: _Batch) -> dict[str, Tensor]:
         if not bool(targets.is_face.any()):
