@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCE_ROOTS = ("proto", "indexer", "server", "client")
+SOURCE_ROOTS = ("proto", "indexer", "server", "client", "training")
 HEAVY = ("numpy", "faiss", "cv2", "onnxruntime", "sqlalchemy", "onnx")
 
 

@@ -57,6 +57,9 @@ def names(wheel: Path) -> list[str]:
         "facedex/client/py.typed",
         "facedex/indexer/py.typed",
         "facedex/server/py.typed",
+        "facedex/training/py.typed",
+        "facedex/training/backbones/iresnet.py",
+        "facedex/training/detection/network.py",
         "facedex/v1/py.typed",
     ],
 )

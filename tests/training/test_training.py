@@ -1,0 +1,127 @@
+"""From a folder of photographs to a model that facedex takes; through a kill, and past a corrupt photograph."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from facedex.indexer.vision import models
+from facedex.indexer.vision.models import BUILTIN_EMBEDDER, ModelFolder
+from facedex.training.cli import app
+
+TINY = ("--backbone", "tiny", "--dimension", "16", "--batch", "8", "--threads", "1")
+
+
+def embedder(photographs: Path, run: Path, *options: str, samples: int = 64) -> list[str]:
+    place = ("--run", str(run), "--name", "small", "--output", str(run), "--samples", str(samples))
+    return ["embedder", str(photographs), *place, *TINY, *options]
+
+
+def averaged_weights(run: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(run / "checkpoint.pt", weights_only=True)["averaged"]
+    return weights
+
+
+def test_a_folder_of_people_becomes_a_model_and_a_corrupt_photograph_is_reported(
+    small_folder: Path, tmp_path: Path
+) -> None:
+    arguments = embedder(small_folder, tmp_path / "run", "--held-out", str(small_folder), "--int8", "--mirror")
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 0, answer.output
+    assert "corrupt.jpg is left out" in answer.output
+    assert "rank-1" in answer.output
+    folder = ModelFolder(tmp_path / "models")
+    folder.add(tmp_path / "run" / "small.onnx", tmp_path / "run" / "small.toml")
+    crop = np.full((112, 112, 3), 90, np.uint8)
+    assert folder.load_embedder("small").embed(crop).shape == (16,)
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    assert json.loads((tmp_path / "run" / "history.json").read_text())[-1]["step"] == 8
+
+
+def test_a_killed_run_goes_on_and_ends_where_it_would_have_ended(small_folder: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    samples = 480
+    assert CliRunner().invoke(app, embedder(small_folder, whole, samples=samples)).exit_code == 0
+    command = embedder(small_folder, killed, "--checkpoint-every", "0", samples=samples)
+    program = subprocess.Popen([sys.executable, "-m", "facedex.training", *command], env=os.environ)
+    deadline = time.monotonic() + 60
+    while not (killed / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    done = torch.load(killed / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < done < samples // 8
+    assert not (killed / "small.onnx").exists()
+    assert CliRunner().invoke(app, command).exit_code == 0
+    expected, actual = averaged_weights(whole), averaged_weights(killed)
+    assert expected.keys() == actual.keys()
+    for name, weights in expected.items():
+        torch.testing.assert_close(actual[name], weights, msg=name)
+
+
+def test_a_checkpoint_of_another_run_is_refused(small_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert CliRunner().invoke(app, embedder(small_folder, run, samples=16)).exit_code == 0
+    answer = CliRunner().invoke(app, embedder(small_folder, run, samples=32))
+    assert answer.exit_code == 1
+    assert "other settings" in answer.output
+
+
+@pytest.mark.parametrize("loss", ["triplet", "contrastive", "cosface"])
+def test_other_losses_learn_too(small_folder: Path, tmp_path: Path, loss: str) -> None:
+    answer = CliRunner().invoke(app, embedder(small_folder, tmp_path / "run", "--loss", loss, samples=16))
+    assert answer.exit_code == 0, answer.output
+
+
+def test_faces_without_names_are_learnt_from_a_teacher(people: Path, tmp_path: Path) -> None:
+    """With faces mixed of two, and a class for each face."""
+    nameless = tmp_path / "nameless"
+    nameless.mkdir()
+    for number, photograph in enumerate(sorted(people.glob("person_00*/*.jpg"))[:8]):
+        (nameless / f"{number}.jpg").write_bytes(photograph.read_bytes())
+    builtin = Path(models.__file__).parent / "builtin" / f"{BUILTIN_EMBEDDER}.onnx"
+    options = ("--teacher", str(builtin), "--mixed-share", "0.5", "--relational-weight", "1")
+    answer = CliRunner().invoke(app, embedder(nameless, tmp_path / "run", *options, samples=32))
+    assert answer.exit_code == 0, answer.output
+    last = json.loads((tmp_path / "run" / "history.json").read_text())[-1]
+    assert {"arcface", "cosine", "relational", "resemblance"} <= last.keys()
+
+
+def test_one_person_alone_is_refused(small_folder: Path, tmp_path: Path) -> None:
+    for person in sorted(small_folder.iterdir())[1:]:
+        for photograph in person.iterdir():
+            photograph.unlink()
+    answer = CliRunner().invoke(app, embedder(small_folder, tmp_path / "run"))
+    assert answer.exit_code == 1
+    assert "two classes" in answer.output
+
+
+def test_a_detector_is_learnt_and_taken(small_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["detector", str(small_folder), "--run", str(run), "--name", "finder", "--output", str(run)]
+    options = ["--samples", "12", "--batch", "4", "--side", "96", "--large-side", "128", "--threads", "1", "--int8"]
+    answer = CliRunner().invoke(app, [*arguments, *options, "--held-out", str(small_folder)])
+    assert answer.exit_code == 0, answer.output
+    assert "corrupt.jpg is left out" in answer.output
+    assert "main face found" in answer.output
+    folder = ModelFolder(tmp_path / "models")
+    folder.add(run / "finder.onnx", run / "finder.toml")
+    folder.load_detector("finder").look(np.zeros((160, 96, 3), np.uint8))
+
+
+def test_the_toy_shows_that_arcface_draws_people_together(tmp_path: Path) -> None:
+    picture = tmp_path / "toy.png"
+    answer = CliRunner().invoke(app, ["toy", "--output", str(picture), "--steps", "300"])
+    assert answer.exit_code == 0, answer.output
+    assert "arcface" in answer.output
+    assert picture.stat().st_size > 1000
