@@ -216,10 +216,11 @@ class Shelf:
     def __init__(self) -> None:
         self.groups: list[list[AuditEvent]] = []
         self.is_full = False
+        self.failure: Exception = StoreUnavailable("database or disk is full")
 
     def __call__(self, events: Sequence[AuditEvent]) -> None:
         if self.is_full:
-            raise StoreUnavailable("database or disk is full")
+            raise self.failure
         self.groups.append(list(events))
 
     @property
@@ -270,10 +271,11 @@ def test_who_waits_for_an_entry_waits_for_no_interval(make_writer: Callable[...,
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("failure", [StoreUnavailable("database or disk is full"), OSError("no such key")])
 def test_what_a_full_disk_refuses_is_kept_and_written_once_it_can_be(
-    make_writer: Callable[..., AuditWriter], shelf: Shelf
+    make_writer: Callable[..., AuditWriter], shelf: Shelf, failure: Exception
 ) -> None:
-    shelf.is_full = True
+    shelf.is_full, shelf.failure = True, failure
     writer = make_writer(interval_seconds=0.01, capacity=3)
     for number in range(3):
         writer.require()

@@ -119,8 +119,8 @@ class AuditWriter:
     def _write_group(self, group: list[_Waiting]) -> None:
         try:
             self._append([each.event for each in group])
-        except StoreUnavailable as error:
-            self._note_failure(error.cause)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may go well, and until then nothing is lost)
+            self._note_failure(error.cause if isinstance(error, StoreUnavailable) else type(error).__name__)
             time.sleep(self._interval_seconds)
             return
         self._note_failure("")
