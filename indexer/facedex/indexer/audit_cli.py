@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -49,8 +50,8 @@ def show(
     if as_json:
         print(json.dumps([each.document() for each in entries], indent=2))
         return
-    folded = [Column(name, overflow="fold") for name in ("when (UTC)", "key", "what", "gallery", "outcome")]
-    table = Table("number", *folded, "threshold", "revision", title="Audit")
+    whole = [Column(name, no_wrap=True) for name in ("number", "when (UTC)", "key")]
+    table = Table(*whole, Column("what", overflow="fold"), Column("what came of it", overflow="fold"), box=SIMPLE_HEAD)
     for each in entries:
         table.add_row(*_row(each))
     Console().print(table)
@@ -101,10 +102,14 @@ def _head(text: str) -> AuditHead:
 
 def _row(entry: AuditEntry) -> tuple[str | Text, ...]:
     event = entry.event
-    threshold = "" if event.threshold is None else f"{event.threshold:.4f}"
-    revision = "" if event.revision is None else str(event.revision)
-    told = (event.key_id or "(none)", event.action, event.gallery, event.outcome)
-    return str(entry.number), f"{event.at:%Y-%m-%d %H:%M:%S}", *(Text(each) for each in told), threshold, revision
+    came = [
+        event.outcome,
+        f"gallery {event.gallery}" if event.gallery else "",
+        "" if event.threshold is None else f"threshold {event.threshold:.4f}",
+        "" if event.revision is None else f"revision {event.revision}",
+    ]
+    told = (event.key_id or "(none)", event.action, ", ".join(each for each in came if each))
+    return str(entry.number), f"{event.at:%Y-%m-%d %H:%M:%S}", *(Text(each) for each in told)
 
 
 def _document(report: AuditReport) -> dict[str, object]:
