@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, delete, select
+from sqlalchemy.exc import DBAPIError
 from tests.waiting import wait_until
 
 from facedex.indexer.store.engine import sqlite_url
@@ -26,8 +27,8 @@ Written = list[tuple[object, ...]]
 
 
 def folder_of(people: Path, folder: Path) -> Path:
-    """Some of the sample people under two names each, and files that are no photographs."""
-    for copy in range(2):
+    """Some of the sample people under several names each, so that it takes longer than all kills, and no photographs."""
+    for copy in range(max(2, KILLS // 2)):
         for person in sorted(each for each in people.iterdir() if each.is_dir())[:12]:
             (folder / f"{copy}_{person.name}").symlink_to(person)
     (folder / "nobody").mkdir()
@@ -84,9 +85,31 @@ def position(database_url: str) -> int:
     return int(number)
 
 
-def begin_and_kill(source: Path, database_url: str, data: Path, *, seconds: float) -> None:
+def progress(database_url: str) -> int:
+    """The position, also before there is a table."""
+    try:
+        return position(database_url)
+    except DBAPIError:
+        return 0
+
+
+def kill_while_starting(source: Path, database_url: str, data: Path, *, seconds: float) -> None:
     process = begin(source, database_url, data)
     time.sleep(seconds)
+    _kill(process)
+
+
+def kill_under_way(source: Path, database_url: str, data: Path, *, seconds: float) -> None:
+    """So long after something more was written."""
+    before = progress(database_url)
+    process = begin(source, database_url, data)
+    wait_until(lambda: progress(database_url) > before, within_seconds=60)
+    time.sleep(seconds)
+    _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    assert process.poll() is None  # it was not done before
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -109,8 +132,11 @@ def test_a_killed_enrolment_goes_on_to_what_an_undisturbed_one_leaves(
     source: Path, undisturbed: Written, database_url: str, tmp_path: Path
 ) -> None:
     moments = random.Random(11)
-    for _ in range(KILLS):
-        begin_and_kill(source, database_url, tmp_path, seconds=moments.uniform(1.5, 4))
+    for number in range(KILLS):
+        if number % 2:
+            kill_while_starting(source, database_url, tmp_path, seconds=moments.uniform(0.2, 1))
+        else:
+            kill_under_way(source, database_url, tmp_path, seconds=moments.uniform(0, 0.2))
     finish(begin(source, database_url, tmp_path))
     assert written(database_url) == undisturbed
     assert {row[0] for row in undisturbed} >= {JobState.DONE.value}
@@ -131,17 +157,10 @@ def test_ctrl_c_ends_in_good_order_and_the_same_command_goes_on(
 ) -> None:
     url = sqlite_url(tmp_path / "facedex.db")
     process = begin(source, url, tmp_path)
-    wait_until(lambda: (tmp_path / "facedex.db").exists() and _is_under_way(url), within_seconds=30)
+    wait_until(lambda: progress(url) > 0, within_seconds=30)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130
     assert 0 < position(url) < len(undisturbed)
     finish(begin(source, url, tmp_path))
     assert written(url) == undisturbed
-
-
-def _is_under_way(url: str) -> bool:
-    try:
-        return position(url) > 0
-    except Exception:  # noqa: BLE001  (there is no table yet)
-        return False
