@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from facedex.indexer.policy import DecisionPolicy
     from facedex.indexer.store.records import AttributeFilter, IdentityRecord, ModelRecord
 
@@ -141,14 +138,6 @@ class Verification:
     decision: Decision
     score: float
     operating_point: OperatingPoint
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A unit vector (dimension,) and the digest of the model that made it."""
-
-    vector: NDArray[np.float32]
-    model_digest: str
 
 
 def operating_point(model: ModelRecord, policy: DecisionPolicy, *, requested: float | None) -> OperatingPoint:

@@ -198,9 +198,9 @@ def test_the_first_answer_to_a_request_is_kept_with_the_change(store: Store, gal
     remembered = RememberedRequest("r1", "d", {"results": [1]})
     enrolment = NewEnrolment(IdentityDetails("ada"), MODEL.digest, (template(1),))
     store.enrol(gallery, enrolment, answer_for=lambda _: remembered)
-    assert store.remembered(gallery, "r1") == remembered
+    assert store.remembered_among(gallery, ["r1"]) == {"r1": remembered}
     assert store.forget_requests(before=NOW + timedelta(days=1)) == 1
-    assert store.remembered(gallery, "r1") is None
+    assert store.remembered_among(gallery, ["r1"]) == {}
 
 
 def test_a_transaction_that_fails_leaves_nothing(store: Store, gallery: GalleryRecord) -> None:

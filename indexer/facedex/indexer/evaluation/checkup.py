@@ -93,9 +93,6 @@ class Checkup:
         proposals = tuple(_proposal(each, templates, roster, broken) for each in diagnosis.findings)
         return Checkup(people, len(templates), threshold, diagnosis.threshold, diagnosis.before, proposals)
 
-    def of_kind(self, ailment: Ailment) -> list[Proposal]:
-        return [each for each in self.proposals if each.ailment is ailment]
-
 
 @dataclass(frozen=True, slots=True)
 class _Roster:

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -135,7 +136,7 @@ class BulkEnrolment:
         """Asks for a few at once, since asking costs as much for one."""
         while few := list(islice(items, ASKED_AT_ONCE)):
             names = {each.details.external_id for each in few}
-            known = _patiently(lambda: self._enroller.known_sources(names))  # noqa: B023  (called before the next round)
+            known = _patiently(partial(self._enroller.known_sources, names))
             yield from (_Unseen(each, known.get(each.details.external_id, {})) for each in few)
 
     def _look(self, unseen: _Unseen, checkpoint: Callable[[], None]) -> PreparedRequest | EnrolResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from facedex.indexer.api_key import ApiKey, KeyTerms, Role
@@ -63,10 +63,6 @@ def select_calls(connection: Connection, day: date) -> dict[str, int]:
     """What each key has called on a day, as far as servers have noted it."""
     rows = connection.execute(select(api_key_use.c.key_id, api_key_use.c.calls).where(api_key_use.c.day == day))
     return {row.key_id: row.calls for row in rows}
-
-
-def count_keys(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(api_key)).scalar_one()
 
 
 def _record(row: Row[Any]) -> ApiKey:

@@ -45,11 +45,6 @@ class ApiKeys:
         with self._reading() as connection:
             return api_key_rows.select_keys(connection)
 
-    def are_used(self) -> bool:
-        """Whether there ever was a key."""
-        with self._reading() as connection:
-            return api_key_rows.count_keys(connection) > 0
-
     def revoke(self, key_id: str) -> ApiKey:
         """From now on nobody gets in with it. Raises ApiKeyNotFound."""
         with self._writing() as connection:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, insert, select, update
 
 from facedex.indexer.audit import AuditHead
-from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
+from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -43,17 +43,14 @@ class AuditWitness:
     @classmethod
     def open(cls, url: str) -> AuditWitness:
         """Raises StoreUnavailable, DatabaseUnsupported."""
-        with named_errors():
-            engine = open_engine(url)
-            metadata.create_all(engine, checkfirst=True)
-        return cls(engine)
+        return cls(open_with_tables(url, metadata))
 
     def close(self) -> None:
         self._engine.dispose()
 
     def note(self, store_id: str, head: AuditHead, key: bytes) -> None:
         """Notes a head; when it returns, that is on disk."""
-        values = {"number": head.number, "hash": head.hash, "tag": _tag(store_id, head, key)}
+        values = _noted(store_id, head, key)
         mine = heads.c.store_id == store_id
         writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
         with named_errors(), writing as connection, connection.begin():
@@ -65,10 +62,9 @@ class AuditWitness:
 
     def replace(self, store_id: str, head: AuditHead, key: bytes) -> None:
         """Notes a head that lies before the one noted: the database is an older copy, and its audit says so."""
-        values = {"number": head.number, "hash": head.hash, "tag": _tag(store_id, head, key)}
         writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
         with named_errors(), writing as connection, connection.begin():
-            connection.execute(update(heads).where(heads.c.store_id == store_id).values(values))
+            connection.execute(update(heads).where(heads.c.store_id == store_id).values(_noted(store_id, head, key)))
 
     def testimony(self, store_id: str, key: bytes) -> Testimony | None:
         """What was noted last; None where nothing was."""
@@ -78,6 +74,10 @@ class AuditWitness:
             return None
         head = AuditHead(row.number, row.hash)
         return Testimony(head, hmac.compare_digest(row.tag, _tag(store_id, head, key)))
+
+
+def _noted(store_id: str, head: AuditHead, key: bytes) -> dict[str, int | bytes]:
+    return {"number": head.number, "hash": head.hash, "tag": _tag(store_id, head, key)}
 
 
 def _tag(store_id: str, head: AuditHead, key: bytes) -> bytes:

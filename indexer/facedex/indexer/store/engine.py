@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, MetaData
 
 # How long a writer waits for another process's transaction before it gives up.
 BUSY_TIMEOUT_SECONDS = 30.0
@@ -48,6 +48,19 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(url)
     return _open_postgresql(parsed)
+
+
+def open_with_tables(url: str, metadata: MetaData) -> Engine:
+    """Connects to a database of few tables beside the galleries', and makes those that are missing.
+
+    Raises:
+        StoreUnavailable, DatabaseUnsupported.
+
+    """
+    with named_errors():
+        engine = open_engine(url)
+        metadata.create_all(engine, checkfirst=True)
+    return engine
 
 
 def _parsed(url: str) -> URL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import bindparam, select
@@ -196,17 +197,16 @@ class Enrolments:
         sealed: Sequence[SealedTemplate],
         standing: Standing,
     ) -> list[Enrolled]:
-        changes = [change for step in steps for change in step.changes()]
-        if changes:
-            revision = change_rows.insert_changes(connection, gallery.id, changes, after=standing.revision)
+        changes = [step.changes() for step in steps]
+        if any(changes):
+            revision = change_rows.insert_changes(connection, gallery.id, [*chain(*changes)], after=standing.revision)
             digest = standing.plus(sealed, self._digester(steps[0].model_digest)).digest if sealed else standing.digest
             gallery_rows.set_standing(connection, gallery.id, Standing(revision, digest))
-        revision = standing.revision
-        enrolled: list[Enrolled] = []
-        for step in steps:
-            revision += len(step.changes())
-            enrolled.append(Enrolled(tuple(step.added()), revision))
-        return enrolled
+        revisions = accumulate((len(each) for each in changes), initial=standing.revision)
+        return [
+            Enrolled(tuple(step.added()), revision)
+            for step, revision in zip(steps, islice(revisions, 1, None), strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

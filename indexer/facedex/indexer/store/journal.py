@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import JSON, Column, Index, MetaData, String, Table, insert, select
 
-from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
+from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
 from facedex.indexer.store.tombstones import Tombstone
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ class Journal:
     @classmethod
     def open(cls, url: str) -> Journal:
         """Raises StoreUnavailable, DatabaseUnsupported."""
-        with named_errors():
-            engine = open_engine(url)
-            metadata.create_all(engine, checkfirst=True)
-        return cls(engine)
+        return cls(open_with_tables(url, metadata))
 
     def close(self) -> None:
         self._engine.dispose()

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
+from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
 from facedex.indexer.store.purging import checkpoint
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ class KeyStore:
     @classmethod
     def open(cls, url: str) -> KeyStore:
         """Raises StoreUnavailable, DatabaseUnsupported."""
-        with named_errors():
-            engine = open_engine(url)
-            metadata.create_all(engine, checkfirst=True)
-        return cls(engine)
+        return cls(open_with_tables(url, metadata))
 
     def close(self) -> None:
         self._engine.dispose()

@@ -345,9 +345,6 @@ class AttributeFilter:
     key: str
     values: frozenset[str]
 
-    def holds_for(self, attributes: dict[str, str]) -> bool:
-        return attributes.get(self.key) in self.values
-
 
 def as_utc(moment: datetime) -> datetime:
     """SQLite returns naive times; all of ours are UTC."""

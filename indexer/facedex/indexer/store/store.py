@@ -437,10 +437,6 @@ class Store:
 
     # Enrolment and erasure
 
-    def remembered(self, gallery: GalleryRecord, request_id: str) -> RememberedRequest | None:
-        """The first answer to a request id."""
-        return self.remembered_among(gallery, [request_id]).get(request_id)
-
     def remembered_among(self, gallery: GalleryRecord, request_ids: Iterable[str]) -> dict[str, RememberedRequest]:
         """The first answers to those of the request ids that were answered."""
         with self._reading() as connection:
