@@ -27,6 +27,11 @@ def embedder(photographs: Path, run: Path, *options: str, samples: int = 64) -> 
     return ["embedder", str(photographs), *place, *TINY, *options]
 
 
+def detector(photographs: Path, run: Path, *options: str, samples: int = 12) -> list[str]:
+    place = ("--run", str(run), "--name", "finder", "--output", str(run), "--samples", str(samples))
+    return ["detector", str(photographs), *place, "--batch", "4", "--side", "96", "--threads", "1", *options]
+
+
 def averaged_weights(run: Path) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = torch.load(run / "checkpoint.pt", weights_only=True)["averaged"]
     return weights
@@ -72,9 +77,20 @@ def test_a_killed_run_goes_on_and_ends_where_it_would_have_ended(small_folder: P
 def test_a_checkpoint_of_another_run_is_refused(small_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert CliRunner().invoke(app, embedder(small_folder, run, samples=16)).exit_code == 0
-    answer = CliRunner().invoke(app, embedder(small_folder, run, samples=32))
-    assert answer.exit_code == 1
-    assert "other settings" in answer.output
+    for others in (embedder(small_folder, run, samples=32), embedder(small_folder, run, "--scale", "16", samples=16)):
+        answer = CliRunner().invoke(app, others)
+        assert answer.exit_code == 1
+        assert "other settings" in answer.output
+
+
+def test_the_faces_of_other_photographs_are_refused(small_folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    for learn in (embedder, detector):
+        run = tmp_path / f"run of {learn.__name__}"
+        assert CliRunner().invoke(app, learn(small_folder, run, samples=16)).exit_code == 0
+        answer = CliRunner().invoke(app, learn(moved, run, samples=16))
+        assert answer.exit_code == 1
+        assert "name another --run" in " ".join(answer.output.split())
 
 
 @pytest.mark.parametrize("loss", ["triplet", "contrastive", "cosface"])
@@ -108,9 +124,8 @@ def test_one_person_alone_is_refused(small_folder: Path, tmp_path: Path) -> None
 
 def test_a_detector_is_learnt_and_taken(small_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    arguments = ["detector", str(small_folder), "--run", str(run), "--name", "finder", "--output", str(run)]
-    options = ["--samples", "12", "--batch", "4", "--side", "96", "--large-side", "128", "--threads", "1", "--int8"]
-    answer = CliRunner().invoke(app, [*arguments, *options, "--held-out", str(small_folder)])
+    options = ("--large-side", "128", "--int8", "--held-out", str(small_folder))
+    answer = CliRunner().invoke(app, detector(small_folder, run, *options))
     assert answer.exit_code == 0, answer.output
     assert "corrupt.jpg is left out" in answer.output
     assert "main face found" in answer.output

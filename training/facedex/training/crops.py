@@ -23,7 +23,7 @@ from facedex.indexer.vision.face import Landmarks
 from facedex.indexer.vision.manifest import Border
 from facedex.indexer.vision.pipeline import prominence, unhurried
 from facedex.indexer.vision.scan import Scan
-from facedex.training.errors import DataUnusable
+from facedex.training.errors import DataUnusable, OfOtherData
 from facedex.training.progress import Observer
 
 MARGIN_PX: Final = 16
@@ -63,11 +63,19 @@ class _Source:
     person: str | None
 
 
-def open_crops(folder: Path) -> Crops | None:
-    """The crops in a folder; None where none were finished."""
+def open_crops(folder: Path, source: Path) -> Crops | None:
+    """The crops in a folder; None where none were finished.
+
+    Raises:
+        OfOtherData: they were not cut from `source`.
+
+    """
     if not (folder / _LABELS).exists():
         return None
-    identities = np.array(json.loads((folder / _LABELS).read_text(encoding="utf-8"))["identities"], np.int64)
+    labels = json.loads((folder / _LABELS).read_text(encoding="utf-8"))
+    if labels["source"] != str(source.resolve()):
+        raise OfOtherData(folder, was=labels["source"], wanted=source)
+    identities = np.array(labels["identities"], np.int64)
     shape = (len(identities), STORED_SIDE, STORED_SIDE, 3)
     return Crops(np.memmap(folder / _PIXELS, np.uint8, "c", shape=shape), identities)
 
@@ -91,7 +99,7 @@ def cut_crops(photographs: Path, folder: Path, scan: Scan, observer: Observer) -
                 person = source.person
                 yield crop, UNLABELLED if person is None else names.setdefault(person, len(names))
 
-    return _write(folder, found())
+    return _write(folder, photographs, found())
 
 
 def unpack_crops(archive: Path, folder: Path, observer: Observer) -> Crops:
@@ -116,7 +124,7 @@ def unpack_crops(archive: Path, folder: Path, observer: Observer) -> Crops:
             else:
                 yield np.asarray(picture, np.uint8), int(identities[row])
 
-    return _write(folder, unpacked())
+    return _write(folder, archive, unpacked())
 
 
 def _sources(folder: Path) -> list[_Source]:
@@ -153,7 +161,7 @@ def _most_prominent(picture: NDArray[np.uint8], scan: Scan) -> NDArray[np.uint8]
     return align(picture, similarity, size=(STORED_SIDE, STORED_SIDE), border=Border.REPLICATE)
 
 
-def _write(folder: Path, crops: Iterable[tuple[NDArray[np.uint8], int]]) -> Crops:
+def _write(folder: Path, source: Path, crops: Iterable[tuple[NDArray[np.uint8], int]]) -> Crops:
     """The labels come last: without them nothing was finished."""
     folder.mkdir(parents=True, exist_ok=True)
     identities: list[int] = []
@@ -164,9 +172,9 @@ def _write(folder: Path, crops: Iterable[tuple[NDArray[np.uint8], int]]) -> Crop
     if not identities:
         raise DataUnusable("there is no face to learn from: no photograph could be read and shows one")
     partial = folder / f"{_LABELS}.part"
-    partial.write_text(json.dumps({"identities": identities}), encoding="utf-8")
+    partial.write_text(json.dumps({"source": str(source.resolve()), "identities": identities}), encoding="utf-8")
     partial.replace(folder / _LABELS)
-    written = open_crops(folder)
+    written = open_crops(folder, source)
     if written is None:
         raise DataUnusable(f"{folder} was emptied while it was written")
     return written

@@ -115,7 +115,7 @@ def _samples(photographs: LabelledPhotographs) -> NDArray[np.float32]:
 
 def _labelled(photographs: Path, folder: Path, teacher: Scan, observer: Observer) -> LabelledPhotographs:
     """Those of an earlier call, where it finished them."""
-    there = open_labelled(folder)
+    there = open_labelled(folder, photographs)
     return label_photographs(photographs, folder, teacher, observer) if there is None else there
 
 

@@ -169,7 +169,7 @@ def _cells(rate: RateInterval) -> tuple[str, str]:
 
 def _crops(data: Path, folder: Path, scan: Scan, observer: Observer) -> Crops:
     """Those of an earlier call, where it finished them."""
-    there = open_crops(folder)
+    there = open_crops(folder, data)
     if there is not None:
         return there
     return unpack_crops(data, folder, observer) if data.suffix == ".npz" else cut_crops(data, folder, scan, observer)

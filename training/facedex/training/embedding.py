@@ -96,7 +96,7 @@ class EmbedderLesson:
         targets: Tensor | None,
         held_out: HeldOut | None = None,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._workplace = workplace
         self._teachers = teachers
         self._held_out = held_out
@@ -112,7 +112,7 @@ class EmbedderLesson:
         self.network = nn.ModuleDict({"student": self.student} | ({} if self._head is None else {"head": self._head}))
 
     def losses(self, chance: Generator, *, share_done: float) -> dict[str, Tensor]:
-        rows = self._rows.drawn(self._settings.batch, chance)
+        rows = self._rows.drawn(self.settings.batch, chance)
         crops, targets, classes = self._faces(rows, chance)
         views = prepared(self._augment(crops, chance))
         with self._workplace.computing():
@@ -133,7 +133,7 @@ class EmbedderLesson:
         crops = self._taken(rows)
         classes = self._classes[rows]
         targets = None if self._targets is None else self._targets[rows]
-        mixed = round(self._settings.mixed_share * len(rows))
+        mixed = round(self.settings.mixed_share * len(rows))
         if not mixed or self._teachers is None or targets is None:
             return crops, targets, classes
         partners = self._taken(self._rows.drawn(mixed, chance))
@@ -150,16 +150,16 @@ class EmbedderLesson:
         return targets if self._projection is None else functional.normalize(targets @ self._projection)
 
     def _of_classes(self, vectors: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        weight, known = self._settings.weights.classes, classes != UNLABELLED
-        if self._settings.loss is LossName.NONE or not weight or int(known.sum()) < 2:
+        weight, known = self.settings.weights.classes, classes != UNLABELLED
+        if self.settings.loss is LossName.NONE or not weight or int(known.sum()) < 2:
             return {}
         loss = self._class_loss()(vectors[known], classes[known])
-        return {self._settings.loss.value: weight * loss}
+        return {self.settings.loss.value: weight * loss}
 
     def _class_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
-        if self._settings.loss is LossName.CONTRASTIVE:
+        if self.settings.loss is LossName.CONTRASTIVE:
             return contrastive_loss
-        if self._settings.loss is LossName.TRIPLET or self._head is None:
+        if self.settings.loss is LossName.TRIPLET or self._head is None:
             return triplet_loss
         return self._head
 
@@ -168,7 +168,7 @@ class EmbedderLesson:
     ) -> dict[str, Tensor]:
         if targets is None or self._targets is None:
             return {}
-        settings, weights = self._settings, self._settings.weights
+        settings, weights = self.settings, self.settings.weights
         parts = {"cosine": weights.cosine * cosine_loss(vectors, targets)}
         if weights.relational:
             parts["relational"] = weights.relational * relational_loss(vectors, targets)
@@ -180,14 +180,14 @@ class EmbedderLesson:
         return parts
 
     def _make_head(self) -> MarginHead | None:
-        if self._settings.loss in {LossName.CONTRASTIVE, LossName.TRIPLET, LossName.NONE}:
+        if self.settings.loss in {LossName.CONTRASTIVE, LossName.TRIPLET, LossName.NONE}:
             return None
-        usual = Margin.usual(MarginKind(self._settings.loss.value))
-        margin = usual.margin if self._settings.margin is None else self._settings.margin
+        usual = Margin.usual(MarginKind(self.settings.loss.value))
+        margin = usual.margin if self.settings.margin is None else self.settings.margin
         classes = int(self._classes.max()) + 1
         if classes < 2:
             raise SettingsInvalid("a margin loss needs two classes: give a folder for each person, or a teacher")
-        head = MarginHead(classes, self._settings.dimension, Margin(usual.kind, margin, self._settings.scale))
+        head = MarginHead(classes, self.settings.dimension, Margin(usual.kind, margin, self.settings.scale))
         head = head.to(self._workplace.device)
         if self._targets is not None:
             with torch.no_grad():

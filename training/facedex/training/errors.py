@@ -2,6 +2,7 @@
 
 TrainingError
 ├── DataUnusable         the caller's fault: the folder or file holds nothing to learn from
+│   └── OfOtherData      a run's folder holds what was made of other photographs
 ├── SettingsInvalid      the caller's fault: settings that contradict each other or the data
 ├── CheckpointUnusable   data: a checkpoint of another run, of another network, or damaged
 └── ExportDiffers        system: the exported network does not compute what the trained one does
@@ -18,6 +19,16 @@ class TrainingError(Exception):
 
 class DataUnusable(TrainingError):
     """Photographs, crops or labels that nothing can be learnt from."""
+
+
+class OfOtherData(DataUnusable):
+    """A run goes on with the faces that it began with, or not at all."""
+
+    def __init__(self, folder: Path, *, was: str, wanted: Path) -> None:
+        super().__init__(
+            f"{folder} holds the faces of {was}, not of {wanted}: name another --run, or delete that folder"
+        )
+        self.folder = folder
 
 
 class SettingsInvalid(TrainingError):

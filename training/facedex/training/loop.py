@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -27,6 +27,11 @@ _FORGETTING: Final = (0.9, 0.99)
 
 class Lesson(Protocol):
     """What is learnt."""
+
+    @property
+    def settings(self) -> object:
+        """What must be the same when a run goes on; its `repr` says all of it."""
+        ...
 
     @property
     def network(self) -> nn.Module:
@@ -134,8 +139,7 @@ class Loop:
         """Under its name at once: a kill leaves the last checkpoint whole."""
         partial = self._folder / f"{CHECKPOINT}.part"
         state = {
-            "steps": self._settings.steps,
-            "seed": self._settings.seed,
+            "settings": self._description(),
             "step": self._step,
             "network": self._lesson.network.state_dict(),
             "averaged": self._averaged.state_dict(),
@@ -146,12 +150,17 @@ class Loop:
         torch.save(state, partial)
         os.replace(partial, self._folder / CHECKPOINT)  # noqa: PTH105  (says what it is about)
 
+    def _description(self) -> str:
+        """How often checkpoints are written may change."""
+        pace = replace(self._settings, seconds_between_checkpoints=0.0)
+        return f"{pace}, {self._lesson.settings}"
+
     def _resume(self) -> None:
         path = self._folder / CHECKPOINT
         if not path.exists():
             return
         state = load_state(path)
-        if (state.get("steps"), state.get("seed")) != (self._settings.steps, self._settings.seed):
+        if state.get("settings") != self._description():
             raise CheckpointUnusable(path, "is of a run with other settings; name another folder for this one")
         try:
             self._lesson.network.load_state_dict(state["network"])

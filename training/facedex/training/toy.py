@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle as Ring
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -72,13 +73,13 @@ def draw_circles(circles: tuple[Circle, Circle], picture: Path) -> None:
         for person in np.unique(circle.people):
             x, y = _mean_direction(circle.directions[circle.people == person])
             place.plot([0, x], [0, y], color="0.6", linewidth=0.8)
+        place.add_patch(Ring((0, 0), 1, fill=False, color="0.85"))
         place.set_title(
-            f"{circle.kind}\nwithin {circle.within_degrees:.1f}°, between neighbours {circle.between_degrees:.1f}° "
-            f"(closest {circle.closest_degrees:.1f}°)"
+            f"{circle.kind}\nwithin a person {circle.within_degrees:.1f}°\n"
+            f"between neighbours {circle.between_degrees:.1f}°, closest {circle.closest_degrees:.1f}°"
         )
         place.set_aspect("equal")
-        place.set_xlim(-1.15, 1.15)
-        place.set_ylim(-1.15, 1.15)
+        place.set_axis_off()
     drawing.savefig(picture)
 
 

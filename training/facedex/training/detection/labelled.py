@@ -16,7 +16,7 @@ from facedex.indexer.vision.errors import ImageRefused
 from facedex.indexer.vision.findings import Findings, join
 from facedex.indexer.vision.pipeline import unhurried
 from facedex.indexer.vision.scan import Scan, shrink
-from facedex.training.errors import DataUnusable
+from facedex.training.errors import DataUnusable, OfOtherData
 from facedex.training.progress import Observer
 
 STORED_SIDE: Final = 320
@@ -54,11 +54,18 @@ class LabelledPhotographs:
         return LabelledPhotograph(self.pictures[number, :height, :width], self.faces.select(rows))
 
 
-def open_labelled(folder: Path) -> LabelledPhotographs | None:
-    """What was labelled in a folder; None where that was not finished."""
+def open_labelled(folder: Path, source: Path) -> LabelledPhotographs | None:
+    """What was labelled in a folder; None where that was not finished.
+
+    Raises:
+        OfOtherData: it is not of `source`.
+
+    """
     if not (folder / _LABELS).exists():
         return None
     with np.load(folder / _LABELS, allow_pickle=False) as arrays:
+        if str(arrays["source"]) != str(source.resolve()):
+            raise OfOtherData(folder, was=str(arrays["source"]), wanted=source)
         faces = Findings(arrays["scores"], arrays["corners"], arrays["landmarks"])
         sizes, starts = arrays["sizes"], arrays["starts"]
     pictures = np.memmap(folder / _PIXELS, np.uint8, "r", shape=(len(sizes), STORED_SIDE, STORED_SIDE, 3))
@@ -85,8 +92,8 @@ def label_photographs(photographs: Path, folder: Path, teacher: Scan, observer: 
                 file.write(_framed(picture).tobytes())
     if not found:
         raise DataUnusable(f"{photographs} holds no photograph that can be read")
-    _write_labels(folder, sizes, found)
-    written = open_labelled(folder)
+    _write_labels(folder, photographs, sizes, found)
+    written = open_labelled(folder, photographs)
     if written is None:
         raise DataUnusable(f"{folder} was emptied while it was written")
     return written
@@ -106,13 +113,14 @@ def _framed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_CONSTANT), np.uint8)
 
 
-def _write_labels(folder: Path, sizes: list[tuple[int, int]], found: list[Findings]) -> None:
+def _write_labels(folder: Path, source: Path, sizes: list[tuple[int, int]], found: list[Findings]) -> None:
     """Last of all: without labels nothing was finished."""
     faces = join(found)
     starts = np.concatenate([[0], np.cumsum([len(each) for each in found])]).astype(np.int64)
     partial = folder / "photographs.part.npz"
     np.savez(
         partial,
+        source=np.array(str(source.resolve())),
         sizes=np.array(sizes, np.int64),
         starts=starts,
         scores=faces.scores,

@@ -36,7 +36,7 @@ class DetectorLesson:
     """A `Lesson`: batches of mosaics."""
 
     def __init__(self, settings: DetectorSettings, photographs: LabelledPhotographs, *, workplace: Workplace) -> None:
-        self._settings = settings
+        self.settings = settings
         self._photographs = photographs
         self._workplace = workplace
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="mosaics")
@@ -57,11 +57,11 @@ class DetectorLesson:
 
     def _canvases(self, chance: Generator, share_done: float) -> list[Canvas]:
         """Each with a seed of its own, so that threads change nothing."""
-        settings = self._settings.mosaics
-        large = self._settings.large_side
+        settings = self.settings.mosaics
+        large = self.settings.large_side
         if large is not None and share_done >= 2 / 3:
             settings = MosaicSettings(side=large, smallest_face_px=settings.smallest_face_px)
-        count = max(2, round(self._settings.batch * (self._settings.mosaics.side / settings.side) ** 2))
+        count = max(2, round(self.settings.batch * (self.settings.mosaics.side / settings.side) ** 2))
         seeds: list[int] = torch.randint(2**31, (count,), generator=chance, device=chance.device).tolist()
 
         def drawn(seed: int) -> Canvas:
@@ -78,8 +78,8 @@ class DetectorLesson:
         landmarks = landmark_loss(cells[targets.is_face, 5:], targets.landmarks[targets.is_face], wanted)
         return {
             "score": score_loss(cells[:, 0], targets.is_face, targets.is_ignored, overlap.detach().clamp(0, 1)),
-            "box": self._settings.box_weight * (1 - generalised).mean(),
-            "landmarks": self._settings.landmark_weight * landmarks,
+            "box": self.settings.box_weight * (1 - generalised).mean(),
+            "landmarks": self.settings.landmark_weight * landmarks,
         }
 
 

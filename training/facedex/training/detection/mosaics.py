@@ -17,6 +17,7 @@ _LEAST_VISIBLE: Final = 0.55
 """A face of which less is on its tile is neither learnt as a face nor as something else."""
 _LEAST_SCORE: Final = 0.6
 _LEAST_SIDE_PX: Final = 8.0
+_LEAST_GROUND_PX: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class MosaicSettings:
     """Canvases of one photograph; the others have four."""
     emptied_share: float = 0.12
     """Photographs placed so that chance decides whether their faces are seen."""
+    ground_share: float = 0.6
+    """Photographs that lie on a part of another one without faces; the others on one colour or their own edge drawn out."""
+    faceless_share: float = 0.15
+    """Tiles that show nothing but such a part: what a detector has never seen it takes for faces."""
     turn_degrees: float = 25.0
     blurred_share: float = 0.1
     compressed_share: float = 0.1
@@ -71,6 +76,9 @@ class _Faces:
     is_learnt: NDArray[np.bool_]
 
 
+_NO_FACES: Final = _Faces(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.bool_))
+
+
 def draw_canvas(photographs: LabelledPhotographs, settings: MosaicSettings, chance: np.random.Generator) -> Canvas:
     """One canvas; the same chance gives the same."""
     side = settings.side
@@ -102,10 +110,43 @@ def _draw_tile(
     settings: MosaicSettings,
     chance: np.random.Generator,
 ) -> _Faces:
+    faceless = bool(chance.random() < settings.faceless_share)
+    has_ground = faceless or bool(chance.random() < settings.ground_share)
+    has_ground = has_ground and _lay_ground(pixels, tile, photographs, chance)
+    if faceless and has_ground:
+        return _NO_FACES
     photograph = photographs[int(chance.integers(len(photographs)))]
     matrix, mirrored = _placement(photograph, tile, settings, chance)
-    _paint(pixels, tile, photograph.pixels, matrix, chance)
+    _paint(pixels, tile, photograph.pixels, matrix, chance, border=cv2.BORDER_TRANSPARENT if has_ground else None)
     return _placed_faces(photograph, tile, matrix, mirrored=mirrored)
+
+
+def _lay_ground(
+    pixels: NDArray[np.uint8], tile: _Tile, photographs: LabelledPhotographs, chance: np.random.Generator
+) -> bool:
+    """A part without faces of some photograph, stretched over the tile; False where the drawn one has none."""
+    part = _faceless_part(photographs[int(chance.integers(len(photographs)))], chance)
+    if part is None:
+        return False
+    height = int(chance.uniform(0.3, 1.0) * len(part))
+    top = int(chance.integers(0, len(part) - height + 1))
+    cut = part[top : top + height, :: int(chance.choice([1, -1]))]
+    size = (tile.right - tile.left, tile.bottom - tile.top)
+    pixels[tile.top : tile.bottom, tile.left : tile.right] = cv2.resize(np.ascontiguousarray(cut), size)
+    return True
+
+
+def _faceless_part(photograph: LabelledPhotograph, chance: np.random.Generator) -> NDArray[np.uint8] | None:
+    """All columns to the left or to the right of the faces, as far as they are wide enough."""
+    width, corners = photograph.pixels.shape[1], photograph.faces.corners
+    if not len(corners):
+        return photograph.pixels
+    sides = [(0, int(corners[:, 0].min())), (int(corners[:, 2].max()) + 1, width)]
+    wide = [(first, last) for first, last in sides if last - first >= _LEAST_GROUND_PX]
+    if not wide:
+        return None
+    first, last = wide[int(chance.integers(len(wide)))]
+    return photograph.pixels[:, first:last]
 
 
 def _placement(
@@ -140,8 +181,10 @@ def _paint(
     source: NDArray[np.uint8],
     matrix: NDArray[np.float64],
     chance: np.random.Generator,
+    *,
+    border: int | None,
 ) -> None:
-    """Small copies are averaged before they are moved, so that no pixel is skipped."""
+    """Small copies are averaged before they are moved, so that no pixel is skipped. Without a border, chance names one."""
     linear, shift = matrix[:, :2], matrix[:, 2] - tile.corner
     scale = float(np.hypot(linear[0, 1], linear[1, 1]))
     square = int(0.5 / scale)
@@ -150,11 +193,14 @@ def _paint(
         reduced = np.array([source.shape[1] / size[0], source.shape[0] / size[1]])
         source = np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), np.uint8)
         shift, linear = shift + linear @ ((reduced - 1) / 2), linear * reduced
-    border = cv2.BORDER_REPLICATE if chance.random() < 0.5 else cv2.BORDER_CONSTANT
+    if border is None:
+        border = cv2.BORDER_REPLICATE if chance.random() < 0.5 else cv2.BORDER_CONSTANT
+    ground = np.ascontiguousarray(pixels[tile.top : tile.bottom, tile.left : tile.right])
     pixels[tile.top : tile.bottom, tile.left : tile.right] = cv2.warpAffine(
         np.ascontiguousarray(source),
         np.column_stack([linear, shift]),
         (tile.right - tile.left, tile.bottom - tile.top),
+        dst=ground,
         flags=cv2.INTER_LINEAR,
         borderMode=border,
         borderValue=chance.integers(0, 256, 3).tolist(),
