@@ -67,9 +67,9 @@ def learn_circles(settings: ToySettings) -> tuple[Circle, Circle]:
 
 def draw_circles(circles: tuple[Circle, Circle], picture: Path) -> None:
     """Both circles side by side, with their angles."""
-    drawing = Figure(figsize=(9, 5), layout="constrained")
+    drawing = Figure(figsize=(9, 5.6), layout="constrained")
     for place, circle in zip(drawing.subplots(1, 2), circles, strict=True):
-        place.scatter(circle.directions[:, 0], circle.directions[:, 1], c=circle.people, cmap="tab10", s=8)
+        place.scatter(circle.directions[:, 0], circle.directions[:, 1], c=circle.people, cmap="tab10", s=14, zorder=3)
         for person in np.unique(circle.people):
             x, y = _mean_direction(circle.directions[circle.people == person])
             place.plot([0, x], [0, y], color="0.6", linewidth=0.8)
@@ -80,6 +80,8 @@ def draw_circles(circles: tuple[Circle, Circle], picture: Path) -> None:
         )
         place.set_aspect("equal")
         place.set_axis_off()
+        place.set_xlim(-1.1, 1.1)
+        place.set_ylim(-1.1, 1.1)
     drawing.savefig(picture)
 
 
