@@ -55,7 +55,14 @@ def test_without_a_key_none_is_sent(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["faces.example.com:50051", "192.168.1.5:50051", "dns:///faces:1", "[2001:db8::1]:1"]
+    "target",
+    [
+        "faces.example.com:50051",
+        "192.168.1.5:50051",
+        "dns:///faces:1",
+        "[2001:db8::1]:1",
+        "ipv4:127.0.0.1:1,10.0.0.1:1",
+    ],
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_key_is_not_sent_unencrypted_to_another_machine(kind: Any, target: str) -> None:
@@ -65,7 +72,9 @@ def test_a_key_is_not_sent_unencrypted_to_another_machine(kind: Any, target: str
     kind.connect(target, api_key=KEY, tls=Tls())
 
 
-@pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:1", "[::1]:1", "unix:/tmp/facedex"])
+@pytest.mark.parametrize(
+    "target", ["localhost:1", "127.0.0.1:1", "[::1]:1", "unix:/tmp/facedex", "ipv4:127.0.0.1:1,127.0.0.2:1"]
+)
 def test_on_this_machine_it_may_be(target: str) -> None:
     Client.connect(target, api_key=KEY).close()
 

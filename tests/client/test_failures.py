@@ -226,7 +226,9 @@ def test_a_photograph_of_31_mib_is_sent(client: Any, server: FakeServer) -> None
         client.identify("staff", bytes(31 * 1024 * 1024))
 
 
-@pytest.mark.parametrize("target", ["", "localhost", "http://localhost:50051", "localhost:port", "a b:1", "::1:50051"])
+@pytest.mark.parametrize(
+    "target", ["", "localhost", "http://localhost:50051", "localhost:port", "a b:1", "::1:50051", "ipv4:a:1"]
+)
 def test_an_address_without_sense_is_refused_before_it_is_used(target: str) -> None:
     for kind in (Client, AsyncClient):
         with pytest.raises(InvalidTargetError, match="HOST:PORT") as raised:
@@ -234,7 +236,12 @@ def test_an_address_without_sense_is_refused_before_it_is_used(target: str) -> N
         assert raised.value.target == target
 
 
-@pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:50051", "[::1]:50051", "dns:///a.example:1", "unix:/a"])
+SEVERAL = ("ipv4:10.0.0.1:50051,10.0.0.2:50051", "ipv6:[::1]:1,[::2]:1")
+
+
+@pytest.mark.parametrize(
+    "target", ["localhost:1", "127.0.0.1:50051", "[::1]:50051", "dns:///a.example:1", "unix:/a", *SEVERAL]
+)
 def test_addresses_that_grpc_understands_are_taken(target: str) -> None:
     Client.connect(target).close()
 

@@ -59,7 +59,11 @@ OPEN = Access()
 def _is_this_machine(target: str) -> bool:
     if target.startswith("unix:"):
         return True
-    host = target.removeprefix("dns:///").rpartition(":")[0].strip("[]")
+    addresses = re.sub(r"^(dns:///|ipv[46]:)", "", target).split(",")
+    return all(_is_loopback(address.rpartition(":")[0].strip("[]")) for address in addresses)
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -29,8 +29,16 @@ OPTIONS = (
 
 Metadata = tuple[tuple[str, str], ...]
 
-TARGET = re.compile(r"(dns:///)?([^\s:/]+|\[[0-9a-fA-F:.]+\]):\d{1,5}|unix:\S+")
-"""The addresses of gRPC that name one server. gRPC itself takes any text, and fails when it is first used."""
+# Of several servers over one database, each call goes to the next one that answers.
+SPREAD_CALLS = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
+
+TARGET = re.compile(
+    r"(dns:///)?([^\s:/]+|\[[0-9a-fA-F:.]+\]):\d{1,5}|unix:\S+"
+    r"|ipv4:[\d.]+:\d{1,5}(,[\d.]+:\d{1,5})*|ipv6:\[[0-9a-fA-F:.]+\]:\d{1,5}(,\[[0-9a-fA-F:.]+\]:\d{1,5})*"
+)
+"""The addresses that gRPC knows. gRPC itself takes any text, and fails when it is first used."""
+SEVERAL = re.compile(r"dns:///|ipv[46]:")
+"""Such an address may stand for several servers."""
 
 
 def open_channel(target: str, access: Access) -> grpc.Channel:
@@ -38,9 +46,10 @@ def open_channel(target: str, access: Access) -> grpc.Channel:
     if not TARGET.fullmatch(target):
         raise InvalidTargetError(target)
     access.check(target)
+    options = (*OPTIONS, *SPREAD_CALLS) if SEVERAL.match(target) else OPTIONS
     if access.tls is None:
-        return grpc.insecure_channel(target, options=OPTIONS)
-    return grpc.secure_channel(target, _credentials(access.tls), options=OPTIONS)
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, _credentials(access.tls), options=options)
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
@@ -52,7 +61,10 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
 
 
 class Channel:
-    """A connection to one server, made when it is first used. Every failure is raised as a FacedexError."""
+    """A connection to a server, or to several over one database, made when it is first used.
+
+    Every failure is raised as a FacedexError.
+    """
 
     def __init__(self, target: str, access: Access = OPEN) -> None:
         self.target = target

@@ -72,6 +72,8 @@ class Client:
     ) -> Self:
         """A client of the server at `target`, for instance "localhost:50051".
 
+        Calls are spread over several servers of one database where `target` is "ipv4:10.0.0.1:50051,10.0.0.2:50051", or
+        "dns:///faces.example.com:50051" and the name has several addresses; one that does not answer is passed over.
         With `tls`, the connection is encrypted. An `api_key` is sent without it to this machine only, unless
         `allow_unencrypted_key`, for a proxy or tunnel that encrypts. The connection is made with the first call.
         Raises InvalidTargetError, InvalidKeyError, InvalidCertificateError, UnencryptedKeyError.

@@ -145,7 +145,10 @@ class InvalidTargetError(RequestError):
     """The address of the server is not written as HOST:PORT."""
 
     def __init__(self, target: str) -> None:
-        message = f"{target!r} is no address of a server; write it as HOST:PORT, for instance localhost:50051"
+        message = (
+            f"{target!r} is no address of a server; write it as HOST:PORT, for instance localhost:50051, or several as "
+            "ipv4:ADDRESS:PORT,ADDRESS:PORT"
+        )
         super().__init__(Failure(message, code="INVALID_ARGUMENT", reason="TARGET_INVALID"))
         self.target = target
 

@@ -166,8 +166,10 @@ class IdentifyRequest:
     The probe is the bytes of a JPEG, PNG, WebP, BMP or TIFF file, or a vector of the gallery's model. `limit` is the
     most candidates for each face, 1 to 1 000. `threshold` is a cosine, and `target_fpir` a share that the gallery's
     certificate has to carry, instead of the gallery's own. Only identities are searched that have, for each key of
-    `filters`, one of its values, and that are not in `excluded_identities`. Raises GalleryNotFoundError,
-    UnreadableImageError, InvalidVectorError, WrongModelError, NotCalibratedError, PromiseRefusedError.
+    `filters`, one of its values, and that are not in `excluded_identities`. Where several servers share a database, the
+    one that answers has seen every change up to `least_revision`: with that of an enrolment, whoever it enrolled is found.
+    Raises GalleryNotFoundError, UnreadableImageError, InvalidVectorError, WrongModelError, NotCalibratedError,
+    PromiseRefusedError.
     """
 
     gallery: str
@@ -182,6 +184,7 @@ class IdentifyRequest:
     mode: SearchMode = SearchMode.IDENTIFICATION
     return_vectors: bool = False
     request_id: str = ""
+    least_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

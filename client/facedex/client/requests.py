@@ -121,6 +121,7 @@ def identify(request: IdentifyRequest) -> identification_pb2.IdentifyRequest:
         mode=_search_mode(request.mode),
         return_vectors=request.return_vectors,
         request_id=request.request_id,
+        least_revision=request.least_revision,
     )
     if isinstance(request.probe, Vector):
         message.vector.CopyFrom(_vector(request.probe))

@@ -343,6 +343,7 @@ class IdentifyRequest(_message.Message):
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TARGET_FPIR_FIELD_NUMBER: _builtins.int
+    LEAST_REVISION_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Name of the gallery."""
     image: _builtins.bytes
@@ -361,6 +362,8 @@ class IdentifyRequest(_message.Message):
     """A name for this request that the answer repeats, at most 64 characters."""
     target_fpir: _builtins.float
     """A target FPIR instead of the gallery's threshold, above 0 and below 1. Refused where the certificate does not carry it."""
+    least_revision: _builtins.int
+    """Changes up to this revision are searched, whichever server made them; 0: those that this server knows already."""
     @_builtins.property
     def vector(self) -> _face_pb2.Vector:
         """A vector of the gallery's model."""
@@ -388,10 +391,11 @@ class IdentifyRequest(_message.Message):
         return_vectors: _builtins.bool = ...,
         request_id: _builtins.str = ...,
         target_fpir: _builtins.float | None = ...,
+        least_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir", "_threshold", b"_threshold", "image", b"image", "probe", b"probe", "target_fpir", b"target_fpir", "threshold", b"threshold", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir", "_threshold", b"_threshold", "excluded_identity_ids", b"excluded_identity_ids", "faces", b"faces", "filters", b"filters", "gallery", b"gallery", "image", b"image", "limit", b"limit", "mode", b"mode", "probe", b"probe", "request_id", b"request_id", "return_vectors", b"return_vectors", "target_fpir", b"target_fpir", "threshold", b"threshold", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir", "_threshold", b"_threshold", "excluded_identity_ids", b"excluded_identity_ids", "faces", b"faces", "filters", b"filters", "gallery", b"gallery", "image", b"image", "least_revision", b"least_revision", "limit", b"limit", "mode", b"mode", "probe", b"probe", "request_id", b"request_id", "return_vectors", b"return_vectors", "target_fpir", b"target_fpir", "threshold", b"threshold", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__target_fpir: _TypeAlias = _typing.Literal["target_fpir"]  # noqa: Y015
     _WhichOneofArgType__target_fpir: _TypeAlias = _typing.Literal["_target_fpir", b"_target_fpir"]  # noqa: Y015

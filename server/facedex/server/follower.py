@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,8 +25,8 @@ CHANGES_PER_SNAPSHOT = 20_000
 class Follower:
     """Follows the change log in the background, for changes that other processes make.
 
-    The log is the only thing that processes over one database share: what `facedex-index` enrols beside a running server
-    is found within one interval.
+    The log is the only thing that processes over one database share: what `facedex-index` or another server enrols is found
+    at once on PostgreSQL, which passes the word on, and within one interval in any case.
     """
 
     def __init__(self, galleries: Galleries, *, interval_seconds: float) -> None:
@@ -34,6 +35,7 @@ class Follower:
         horizon_seconds = galleries.store.erasures.horizon.total_seconds()
         self._cleaning_interval_seconds = min(CLEANING_INTERVAL_SECONDS, horizon_seconds / 4)
         self._interval_seconds = interval_seconds
+        self._listener = galleries.store.announcements.listener()
         self._trouble = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -46,13 +48,21 @@ class Follower:
         self._thread.join()
 
     def _run(self) -> None:
-        until_cleaning = 0.0
-        while not self._stopping.wait(self._interval_seconds):
-            until_cleaning -= self._interval_seconds
+        cleaning_at = monotonic()
+        while not self._stopping.is_set():
+            self._await_word()
             self._attempt(self._galleries.follow)
-            if until_cleaning <= 0:
+            if monotonic() >= cleaning_at:
                 self._attempt(self._clean)
-                until_cleaning = self._cleaning_interval_seconds
+                cleaning_at = monotonic() + self._cleaning_interval_seconds
+        self._listener.close()
+
+    def _await_word(self) -> None:
+        try:
+            self._listener.wait(self._interval_seconds, self._stopping)
+        except StoreUnavailable as error:
+            self._note_trouble(error.cause)
+            self._stopping.wait(self._interval_seconds)
 
     def _attempt(self, work: Callable[[], object]) -> None:
         # Whatever goes wrong now, the log is followed again after the next interval.

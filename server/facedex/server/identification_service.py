@@ -129,6 +129,7 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         check_request_id(request.request_id)
         query = _query(request)
         gallery = self._galleries.get(request.gallery)
+        _await_revision(gallery, request.least_revision)
         probe = request.WhichOneof("probe")
         if probe is None:
             raise InvalidArgument("probe", "needs an image or a vector")
@@ -225,6 +226,16 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         pipeline = self._galleries.pipeline
         model = model_record(pipeline.embedder.manifest)
         return pipeline, operating_point(model, DecisionPolicy(), requested=requested)
+
+
+def _await_revision(gallery: Gallery, least: int) -> None:
+    """Reads the log, where another server has written what the caller knows of already."""
+    if gallery.revision < least:
+        gallery.catch_up()
+    if gallery.revision < least:
+        raise InvalidArgument(
+            "least_revision", f"the gallery has had {gallery.revision} changes; is the revision another gallery's?"
+        )
 
 
 def _until_models_stay(answer: Callable[[], Response], checkpoint: Callable[[], None]) -> Response:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, and_, func, insert, select
 
+from facedex.indexer.store.announcements import mark_changed
 from facedex.indexer.store.gallery_rows import set_standing
 from facedex.indexer.store.identity_rows import decode_vector
 from facedex.indexer.store.records import Change, ChangeOp, Standing, as_utc
@@ -64,6 +65,7 @@ def insert_changes(connection: Connection, gallery_id: int, changes: Sequence[Ne
     ]
     if rows:
         connection.execute(insert(change), rows)
+        mark_changed(connection)
     return after + len(rows)
 
 

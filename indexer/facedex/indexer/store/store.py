@@ -19,6 +19,7 @@ from facedex.indexer.store import (
     remembered,
 )
 from facedex.indexer.store.amendment import StoreAmendment, delete_strays
+from facedex.indexer.store.announcements import Announcements
 from facedex.indexer.store.api_keys import ApiKeys
 from facedex.indexer.store.audit_log import AuditLog
 from facedex.indexer.store.encryption import Encryption
@@ -108,6 +109,7 @@ class Store:
         vault = vault or Vault()
         self._seals = Seals(vault.keys)
         self.reached = reached
+        self.announcements = Announcements(engine)
         self.erasures = Erasures(
             engine,
             digester=self.digester,
@@ -616,14 +618,12 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Generator[Connection]:
-        with (
-            named_errors(),
-            self._engine.connect().execution_options(**{WRITE_OPTION: True}) as connection,
-            connection.begin(),
-        ):
-            yield connection
-            self.reached(Step.BEFORE_COMMIT)
-        self.reached(Step.AFTER_COMMIT)
+        with named_errors(), self._engine.connect().execution_options(**{WRITE_OPTION: True}) as connection:
+            with connection.begin():
+                yield connection
+                self.reached(Step.BEFORE_COMMIT)
+            self.reached(Step.AFTER_COMMIT)
+            self.announcements.announce(connection)
 
 
 def _known_identity(connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:

@@ -1,0 +1,98 @@
+"""Processes over one PostgreSQL tell each other of changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import create_engine, text
+from tests.indexer.doubles import MODEL
+
+from facedex.indexer.errors import StoreUnavailable
+from facedex.indexer.policy import GalleryPolicy, policy_to_json
+from facedex.indexer.store.announcements import Listener
+from facedex.indexer.store.store import Store
+
+POLICY = policy_to_json(GalleryPolicy())
+NEVER = threading.Event()
+
+
+@pytest.fixture
+def url(postgresql: Callable[[], str]) -> str:
+    return postgresql()
+
+
+@pytest.fixture
+def stores(url: str) -> Iterator[tuple[Store, Store]]:
+    first, second = Store.open(url), Store.open(url)
+    first.create_gallery("staff", model=MODEL, policy=POLICY)
+    yield first, second
+    first.close()
+    second.close()
+
+
+@pytest.fixture
+def listener(stores: tuple[Store, Store]) -> Iterator[Listener]:
+    listener = stores[0].announcements.listener()
+    listener.wait(0.01, NEVER)  # from here on it hears
+    yield listener
+    listener.close()
+
+
+def seconds_until_heard(listener: Listener, *, at_most: float) -> float:
+    began = time.monotonic()
+    listener.wait(at_most, NEVER)
+    return time.monotonic() - began
+
+
+def test_a_change_of_another_process_is_heard_at_once(stores: tuple[Store, Store], listener: Listener) -> None:
+    stores[1].update_policy("staff", POLICY)
+    assert seconds_until_heard(listener, at_most=10) < 5
+
+
+def test_many_changes_are_heard_as_one_or_two(stores: tuple[Store, Store], listener: Listener) -> None:
+    for _ in range(20):
+        stores[1].update_policy("staff", POLICY)
+    heard = 0
+    while seconds_until_heard(listener, at_most=0.5) < 0.5:
+        heard += 1
+    assert 1 <= heard < 20
+
+
+def test_one_does_not_listen_to_oneself(stores: tuple[Store, Store], listener: Listener) -> None:
+    stores[0].update_policy("staff", POLICY)
+    assert seconds_until_heard(listener, at_most=0.5) >= 0.5
+
+
+def test_what_changes_no_gallery_is_not_announced(stores: tuple[Store, Store], listener: Listener) -> None:
+    stores[1].secret("something")
+    assert seconds_until_heard(listener, at_most=0.5) >= 0.5
+
+
+def test_a_broken_connection_is_told_and_made_again(stores: tuple[Store, Store], listener: Listener, url: str) -> None:
+    others = "pid != pg_backend_pid() AND datname = current_database()"
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+    engine.dispose()
+    with pytest.raises(StoreUnavailable):
+        listener.wait(5, NEVER)
+    listener.wait(0.01, NEVER)
+    stores[1].update_policy("staff", POLICY)
+    assert seconds_until_heard(listener, at_most=10) < 5
+
+
+def test_whoever_waits_can_be_stopped(listener: Listener) -> None:
+    stopping = threading.Event()
+    threading.Timer(0.1, stopping.set).start()
+    began = time.monotonic()
+    listener.wait(60, stopping)
+    assert time.monotonic() - began < 5
+
+
+def test_on_sqlite_nothing_is_heard_and_the_time_is_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = Store.open(f"sqlite+pysqlite:///{tmp_path_factory.mktemp('store') / 'facedex.db'}")
+    assert seconds_until_heard(store.announcements.listener(), at_most=0.1) >= 0.1
+    store.close()
