@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import column, create_engine, func, select, table
 from tests.indexer.doubles import MODEL
 
 from facedex.indexer.errors import StoreUnavailable
@@ -72,10 +72,11 @@ def test_what_changes_no_gallery_is_not_announced(stores: tuple[Store, Store], l
 
 
 def test_a_broken_connection_is_told_and_made_again(stores: tuple[Store, Store], listener: Listener, url: str) -> None:
-    others = "pid != pg_backend_pid() AND datname = current_database()"
+    terminated, here = func.pg_terminate_backend(column("pid")), column("datname") == func.current_database()
     engine = create_engine(url)
     with engine.connect() as connection:
-        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+        own = column("pid") == func.pg_backend_pid()
+        connection.execute(select(terminated).select_from(table("pg_stat_activity")).where(here, ~own))
     engine.dispose()
     with pytest.raises(StoreUnavailable):
         listener.wait(5, NEVER)
