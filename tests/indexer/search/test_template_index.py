@@ -1,21 +1,29 @@
-"""Every index against brute force: the exact one, and the fast one with parts so small that it seals and merges all the time."""
+"""Every index against brute force.
+
+The exact one, the fast one with parts so small that it seals and merges all the time, and Milvus, here in its small edition.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.indexer.search.oracle import DIMENSION, Oracle, unit_vectors
+from tests.indexer.search.remote_engines import Kept
 
 from facedex.indexer.search.codebook import HALF_RATE, Codebook, codebook
 from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.search.fast import FastIndex, FastSettings
+from facedex.indexer.search.milvus import MilvusEngine, connect
 from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.template_index import EVERYBODY, Scope, TemplateIndex
 from facedex.indexer.search.two_looks import LookSettings
@@ -46,9 +54,30 @@ def short_code_index() -> TemplateIndex:
 
 
 @pytest.fixture(params=[exact_index, fast_index, short_code_index], ids=["exact", "fast", "short codes"])
-def make_index(request: pytest.FixtureRequest) -> MakeIndex:
+def make_local_index(request: pytest.FixtureRequest) -> MakeIndex:
     made: MakeIndex = request.param
     return made
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The Milvus that MILVUS_URI names, else Milvus Lite, which lies in a file."""
+    client = connect(os.environ.get("MILVUS_URI") or str(tmp_path_factory.mktemp("milvus") / "lite.db"))
+    yield client
+    client.close()
+
+
+@pytest.fixture(
+    params=[exact_index, fast_index, short_code_index, None], ids=["exact", "fast", "short codes", "milvus"]
+)
+def make_index(request: pytest.FixtureRequest) -> Iterator[MakeIndex]:
+    if request.param is not None:
+        yield request.param
+        return
+    client = request.getfixturevalue("milvus")
+    engine = MilvusEngine(client, f"facedex_test_{uuid.uuid4().hex}", DIMENSION)
+    yield lambda: Kept(DIMENSION, engine)
+    engine.drop()
 
 
 def filled(make_index: MakeIndex, count: int, *, identities: int, seed: int = 1) -> tuple[TemplateIndex, Oracle]:
@@ -146,8 +175,8 @@ def vectors_in_memory(index: TemplateIndex) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("count", [1, 300])
-def test_the_vector_of_an_erased_template_does_not_stay_in_memory(make_index: MakeIndex, count: int) -> None:
-    index, _ = filled(make_index, count, identities=count)
+def test_the_vector_of_an_erased_template_does_not_stay_in_memory(make_local_index: MakeIndex, count: int) -> None:
+    index, _ = filled(make_local_index, count, identities=count)
     index.erase(list(range(1, count + 1)))
     assert not any(vector.any() for vector in vectors_in_memory(index))
 
