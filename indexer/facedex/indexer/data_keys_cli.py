@@ -14,8 +14,8 @@ from facedex.indexer.cli_session import dealt_with, good_order, opened_store, sa
 from facedex.indexer.jobs.key_rotation import KeyRotation
 
 if TYPE_CHECKING:
-    from facedex.indexer.store.encryption import KeyStatement
     from facedex.indexer.store.encrypting import SealedRows
+    from facedex.indexer.store.encryption import KeyStatement
 
 app = typer.Typer(help="The keys of encrypted faces: what they seal, and new ones for everybody.", no_args_is_help=True)
 
@@ -54,7 +54,11 @@ def rotate(context: typer.Context, *, as_json: AsJson = False) -> None:
         statement = store.encryption.statement()
     counts = ended.result or {}
     if as_json:
-        print(json.dumps({"job": ended.id, "state": ended.state.value, **counts, "replaced": statement.replaced}, indent=2))
+        print(
+            json.dumps(
+                {"job": ended.id, "state": ended.state.value, **counts, "replaced": statement.replaced}, indent=2
+            )
+        )
     else:
         print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "nobody is encrypted")
         say(f"job {ended.id} is {ended.state.value}; {statement.replaced} replaced keys are left: back up the database")

@@ -74,13 +74,15 @@ def count_sealed(connection: Connection, key_ids: Iterable[str] | None = None) -
     parts = list(_parts(key_ids))
     counts = [_counted(connection, identity.c.key_id.in_(part)) for part in parts]
     return SealedRows(
-        sum(each.identities for each in counts), sum(each.vectors for each in counts), sum(each.crops for each in counts)
+        sum(each.identities for each in counts),
+        sum(each.vectors for each in counts),
+        sum(each.crops for each in counts),
     )
 
 
 def _counted(connection: Connection, which: ColumnElement[bool]) -> SealedRows:
     def count(of: Select[Any]) -> int:
-        return connection.execute(of.where(which)).scalar_one()
+        return int(connection.execute(of.where(which)).scalar_one())
 
     faces = template.join(identity, identity.c.id == template.c.identity_id)
     successors = faces.join(successor_vector, successor_vector.c.template_id == template.c.id)
@@ -122,8 +124,8 @@ def reseal_identity(connection: Connection, identity_id: int, *, old: KeyedSeale
     successors = [_resealed_successor(each, old.sealer, new.sealer) for each in _successors(connection, identity_id)]
     connection.execute(update(identity).where(is_old).values(key_id=new.key_id))
     if rows:
-        sealed = {"vector": bindparam("sealed_vector"), "crop": bindparam("sealed_crop")}
-        connection.execute(UPDATE.values(sealed), rows)
+        update_faces = UPDATE.values(vector=bindparam("sealed_vector"), crop=bindparam("sealed_crop"))
+        connection.execute(update_faces, rows)
     if successors:
         connection.execute(UPDATE_SUCCESSOR.values(vector=bindparam("sealed_vector")), successors)
     return True

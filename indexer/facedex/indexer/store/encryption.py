@@ -164,6 +164,26 @@ class Encryption:
             raise DataKeysMissing("there are no data keys")
         return self._keys
 
+    # Snapshots of indexes
+
+    def new_snapshot_key(self, *, replaces: str) -> DataKey | None:
+        """A key for a snapshot that takes the place of one under the key `replaces`; None where there are no data keys."""
+        if self._keys is None:
+            return None
+        return self._keys.create_for_snapshot(self._erasures.signer.store_id, replaces=replaces)
+
+    def snapshot_key(self, key_id: str) -> bytes | None:
+        """The key of a snapshot; None where it is destroyed."""
+        return self._needed_keys().snapshot_key(key_id)
+
+    def settle_snapshot(self, key_id: str) -> None:
+        """A snapshot under this key is in its place: the one before it can never be read again."""
+        self._needed_keys().settle_snapshot(key_id)
+
+    def forget_snapshot(self, key_id: str) -> None:
+        """A snapshot under this key is deleted: no copy of it can ever be read again."""
+        self._needed_keys().forget_snapshot(key_id)
+
     # New keys for everybody
 
     def begun_rotation(self) -> dict[str, Any]:

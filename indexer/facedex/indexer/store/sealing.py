@@ -104,9 +104,7 @@ class Seals:
     `notice` is told which of the keys that are asked for are gone, and may raise.
     """
 
-    def __init__(
-        self, keys: KeyStore | None = None, *, notice: Callable[[Collection[str]], None] = _nothing
-    ) -> None:
+    def __init__(self, keys: KeyStore | None = None, *, notice: Callable[[Collection[str]], None] = _nothing) -> None:
         self._keys = keys
         self._notice = notice
 
