@@ -64,7 +64,7 @@ class Caller:
                         work(wire)
             except grpc.RpcError as error:
                 # A killed server; whether it did what it was asked for is not known.
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:  # type: ignore[attr-defined]
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     self.differences.append(str(error))
 
     def _enrol(self, wire: Wire) -> None:
@@ -79,7 +79,7 @@ class Caller:
             try:
                 wire.enrolment.DeleteIdentity(request)
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND:  # type: ignore[attr-defined]
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise  # else it was done before the answer to it was lost
             self.erased.add(number)
 
