@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from facedex.indexer.cli import app
 from facedex.indexer.errors import DataKeysMissing, DataKeysReplaced, JobTaken
-from facedex.indexer.failpoints import Step
+from facedex.indexer.failpoints import Step, nothing_fails
 from facedex.indexer.jobs.cancelling import cancel
 from facedex.indexer.jobs.key_rotation import KeyRotation
 from facedex.indexer.jobs.runner import SILENCE
@@ -128,7 +128,7 @@ def test_a_rotation_that_dies_goes_on_where_it_was(site: ErasureSite, step: Step
     site.store.reached = die
     with pytest.raises(Death):
         next(running)
-    site.store.reached = lambda _step: None
+    site.store.reached = nothing_fails
     renewed = sum(key != old[name] for name, key in key_ids(site).items())
     assert renewed == (2 if step is Step.BEFORE_COMMIT else 4)
     assert site.store.encryption.retire() == Retired(destroyed=renewed, kept=2 if step is Step.BEFORE_COMMIT else 0)

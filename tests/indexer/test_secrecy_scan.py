@@ -97,17 +97,25 @@ def test_the_scan_finds_them_everywhere_where_there_are_no_keys(make_site: MakeS
     assert {"facedex.db-wal", "index/gallery-1.snapshot", "staff.facedex", "person.facedex"} <= found
 
 
+def _as_it_is(_self: object, content: bytes, *_place: object, **_options: object) -> bytes:
+    return content
+
+
+def _no_key(*_arguments: object, **_options: object) -> None:
+    return None
+
+
 def leave_rows_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sealed, "seal", lambda _self, content, _place: content)
-    monkeypatch.setattr(Sealed, "opened", lambda _self, stored, _place: stored)
+    monkeypatch.setattr(Sealed, "seal", _as_it_is)
+    monkeypatch.setattr(Sealed, "opened", _as_it_is)
 
 
 def leave_snapshots_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Encryption, "new_snapshot_key", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(Encryption, "new_snapshot_key", _no_key)
 
 
 def leave_streams_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StreamCipher, "sealed", lambda _self, chunk, *_arguments, **_options: chunk)
+    monkeypatch.setattr(StreamCipher, "sealed", _as_it_is)
 
 
 OMISSIONS = {

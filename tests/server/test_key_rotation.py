@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ class Caller:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def at_work(self) -> Generator[None]:
         works = (self._enrol, self._erase, self._identify)
         threads = [threading.Thread(target=self._forever, args=(each,), daemon=True) for each in works]
         for each in threads:
