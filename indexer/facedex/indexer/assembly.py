@@ -8,6 +8,7 @@ import cv2
 
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.indexes import Indexes, SearchSettings
+from facedex.indexer.search.snapshot import seal_of
 from facedex.indexer.vision.memory import keep_freed_memory
 from facedex.indexer.vision.models import ModelFolder
 from facedex.indexer.vision.pipelines import Pipelines
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
     from facedex.indexer.vision.decode import ImageLimits
 
 
-def snapshot_folder(store: Store, data: Path) -> Path | None:
+def snapshot_folder(store: Store, data: Path) -> Path:
     """Where snapshots of the indexes are kept.
 
-    With data keys there are none, and those of before are deleted: a snapshot holds everybody's vectors as they are, and
-    an old backup of it would tell of somebody whose key is destroyed.
+    With data keys those of before are deleted that are not encrypted: a snapshot holds everybody's vectors, and an old
+    backup of it would tell of somebody whose key is destroyed.
     """
     folder = data / "index"
-    if not store.encryption.is_on:
-        return folder
-    for path in folder.glob("gallery-*"):
-        path.unlink(missing_ok=True)
-    return None
+    if store.encryption.is_on:
+        for path in folder.glob("gallery-*.snapshot"):
+            if not seal_of(path):
+                path.unlink(missing_ok=True)
+    return folder
 
 
 def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything)

@@ -19,6 +19,7 @@ from facedex.indexer import (
     archive_cli,
     audit_cli,
     calibration_cli,
+    data_keys_cli,
     doctor_cli,
     enrol_cli,
     evaluation_cli,
@@ -49,6 +50,7 @@ app.add_typer(models_cli.app, name="models")
 app.add_typer(migrate_cli.app, name="migrate")
 app.add_typer(jobs_cli.app, name="jobs")
 app.add_typer(keys_cli.app, name="keys")
+app.add_typer(data_keys_cli.app, name="data-keys")
 app.add_typer(audit_cli.app, name="audit")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)

@@ -28,6 +28,7 @@
         ├── DataKeysMissing         people are encrypted, and the key store is not given or is another one
         ├── DataKeysMisplaced       keys beside the data would be in the same backup
         ├── DataKeyMissing          one identity's key is destroyed
+        ├── DataKeysReplaced        what was read at one moment has other keys by now
         ├── SealBroken              what is stored of a face was changed, or belongs elsewhere
         ├── TemplateAltered         a stored vector is not the one that was enrolled
         ├── DatabaseUnsupported     the address is none of a database that is supported here
@@ -384,6 +385,15 @@ class DataKeyMissing(ServiceError):
         super().__init__(
             "the identity's data key is gone, so its templates cannot be read; delete the identity, and enrol it anew"
         )
+
+
+class DataKeysReplaced(ServiceError):
+    """Rows were being read as they were at one moment, and the keys that they had then were replaced and destroyed."""
+
+    reason = "DATA_KEYS_REPLACED"
+
+    def __init__(self) -> None:
+        super().__init__("data keys were replaced and retired while the store was read; run it again")
 
 
 class SealBroken(ServiceError):

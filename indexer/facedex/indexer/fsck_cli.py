@@ -68,8 +68,7 @@ def _repair(*, repair: bool, accept: bool) -> _Repair:
 
 
 def _examined(store: Store, data: Path, gallery: str | None, repair: _Repair) -> list[Report]:
-    # With data keys there are no snapshots: see `assembly.snapshot_folder`.
-    check = DataFolderCheck(store, None if store.encryption.is_on else data / "index")
+    check = DataFolderCheck(store, data / "index")
     names = [gallery] if gallery else sorted(store.revisions())
     reports = [_mended(partial(check.gallery, name), check, store, repair) for name in names]
     return reports if gallery else [*reports, _mended(check.everywhere, check, store, repair)]

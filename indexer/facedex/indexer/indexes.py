@@ -15,8 +15,10 @@ from facedex.indexer.search.snapshot import (
     Snapshot,
     SnapshotKey,
     SnapshotRejected,
+    SnapshotSeal,
     dead_scratch,
     read_snapshot,
+    seal_of,
     write_snapshot,
 )
 
@@ -56,6 +58,9 @@ class Indexes:
 
     A snapshot is a cache with a keyed checksum (invariant 7): one that is damaged, foreign, of another model or of another
     history is dropped with a log line, and the index is built from the store.
+
+    With data keys, each snapshot is encrypted under a key of its own, which is destroyed when another takes its place: an
+    old copy of one tells nothing of somebody who was erased since.
     """
 
     def __init__(
@@ -95,7 +100,7 @@ class Indexes:
             return self._restored(gallery, path)
         except SnapshotRejected as rejection:
             logger.warning("snapshot of gallery %d dropped, building from the store: it %s", gallery.id, rejection)
-            path.unlink(missing_ok=True)
+            self._discard(path)
             return OpenedIndex(self.empty(gallery), 0)
 
     def frozen(self, gallery: GalleryRecord, opened: OpenedIndex) -> Snapshot | None:
@@ -108,14 +113,26 @@ class Indexes:
 
     def write(self, gallery: GalleryRecord, snapshot: Snapshot) -> None:
         path = self._path(gallery)
-        if path is not None:
-            write_snapshot(path, snapshot, secret=self._store.secret(SECRET), reached=self._store.reached)
+        if path is None:
+            return
+        encryption = self._store.encryption
+        key = encryption.new_snapshot_key(replaces=seal_of(path))
+        seal = None if key is None else SnapshotSeal(key.key_id, key.key)
+        write_snapshot(path, snapshot, secret=self._store.secret(SECRET), seal=seal, reached=self._store.reached)
+        if seal is not None:
+            encryption.settle_snapshot(seal.key_id)
 
     def forget(self, gallery: GalleryRecord) -> None:
         """Deletes the snapshot of a gallery that is no more."""
         path = self._path(gallery)
         if path is not None:
-            path.unlink(missing_ok=True)
+            self._discard(path)
+
+    def _discard(self, path: Path) -> None:
+        key_id = seal_of(path)
+        path.unlink(missing_ok=True)
+        if key_id and self._store.encryption.is_on:
+            self._store.encryption.forget_snapshot(key_id)
 
     def saved(self, gallery: GalleryRecord) -> Snapshot | None:
         """What the gallery's file holds; None where there is none.
@@ -139,16 +156,20 @@ class Indexes:
     def discard_leftovers(self) -> None:
         """Deletes what a killed process left: half a snapshot, and the snapshot of a gallery that it had just deleted."""
         for path in self.leftovers():
-            path.unlink(missing_ok=True)
+            self._discard(path)
 
     def _restored(self, gallery: GalleryRecord, path: Path) -> OpenedIndex:
         index = self.empty(gallery)
         snapshot = self._read(gallery, path, index)
         index.restore(snapshot)
+        if self._store.encryption.is_on:  # the process that wrote it may have died before it did so
+            self._store.encryption.settle_snapshot(seal_of(path))
         return OpenedIndex(index, snapshot.revision)
 
     def _read(self, gallery: GalleryRecord, path: Path, index: FastIndex) -> Snapshot:
-        snapshot = read_snapshot(path, self._key(gallery, index), secret=self._store.secret(SECRET))
+        encryption = self._store.encryption
+        seal_key = encryption.snapshot_key if encryption.is_on else None
+        snapshot = read_snapshot(path, self._key(gallery, index), secret=self._store.secret(SECRET), seal_key=seal_key)
         if str(self._store.change_time(gallery.id, snapshot.revision)) != snapshot.revision_time:
             raise SnapshotRejected("tells of another history than the store: an older backup was restored")
         return snapshot

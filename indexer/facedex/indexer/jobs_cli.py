@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from facedex.indexer.store.records import BulkFinding, JobRecord
     from facedex.indexer.store.store import Store
 
-app = typer.Typer(help="Long-running work: calibrations of servers, bulk enrolments and streams.")
+app = typer.Typer(help="Long-running work: calibrations of servers, bulk enrolments, streams, new data keys.")
 
 # How long a job that is worked on gets to stop, so that the end can be shown.
 STOP_SECONDS = 5.0
@@ -35,7 +35,7 @@ Limit = Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many
 
 @app.callback(invoke_without_command=True)
 def jobs(context: typer.Context) -> None:
-    """Long-running work: calibrations of servers, bulk enrolments and streams. Without a command, lists it."""
+    """Long-running work: calibrations of servers, bulk enrolments, streams, new data keys. Without a command, lists it."""
     if context.invoked_subcommand is None:
         list_jobs(context)
 
@@ -167,6 +167,8 @@ def _advice(job: JobRecord, now: datetime) -> str:
     """What a person may do about it."""
     if job.is_bulk and (is_abandoned(job, now) or not (job.state.is_final or job.owner)):
         return ": run facedex-index enrol on the same source to go on, or cancel it"
+    if job.is_rotation and (is_abandoned(job, now) or not (job.state.is_final or job.owner)):
+        return ": run facedex-index data-keys rotate to go on, or cancel it"
     return ": its process is asked to stop" if job.cancel_requested and not job.state.is_final else ""
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.indexer.archive.moving import ADA, PASSPHRASE, export, import_into
 from tests.indexer.erasure_site import ErasureSite
 
-from facedex.indexer.archive import sealed_file
+from facedex.indexer import sealed_stream
 from facedex.indexer.archive.container import ArchiveReader, ArchiveWriter
 from facedex.indexer.archive.errors import (
     ArchiveDamaged,
@@ -34,11 +34,11 @@ from facedex.indexer.archive.sealed_file import (
     BEGINNING,
     HEADER_BYTES,
     MAGIC,
-    TAG_BYTES,
     ScryptCost,
     SealedFile,
     SealingSink,
 )
+from facedex.indexer.sealed_stream import TAG_BYTES
 from facedex.indexer.store.store import Store
 
 CHUNK_BYTES = 4_096
@@ -66,7 +66,7 @@ def plain(site: ErasureSite, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def sealed(plain: bytes) -> bytes:
     """In small chunks, under a pass phrase that is cheap to try."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealed_file, "CHUNK_BYTES", CHUNK_BYTES)
+        patch.setattr(sealed_stream, "CHUNK_BYTES", CHUNK_BYTES)
         return sealed_of(plain)
 
 
@@ -80,7 +80,7 @@ def sealed_of(content: bytes, passphrase: str = PASSPHRASE) -> bytes:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_file, "CHUNK_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(sealed_stream, "CHUNK_BYTES", CHUNK_BYTES)
 
 
 def check(content: bytes, folder: Path, *, passphrase: str = PASSPHRASE) -> None:
@@ -209,7 +209,7 @@ def test_no_vector_and_no_name_can_be_read_without_the_pass_phrase(plain: bytes,
 def test_an_encrypted_file_is_read_like_a_plain_one(size: int, cuts: list[int], reads: list[tuple[int, int]]) -> None:
     content = bytes(range(size))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealed_file, "CHUNK_BYTES", 16)
+        patch.setattr(sealed_stream, "CHUNK_BYTES", 16)
         target = io.BytesIO()
         sink = SealingSink(target, PASSPHRASE, cost=ScryptCost(log_n=2))
         start = 0

@@ -7,8 +7,7 @@
     32 bytes   HMAC-SHA256 of what stands before, which tells a wrong pass phrase from a damaged file
     chunks     1 MiB of content each, the last one shorter or as long, each with a tag of 16 bytes
 
-A chunk's nonce is its number and whether it is the last one (the STREAM construction: Hoang, Reyhanitabar, Rogaway and
-Vizár, Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance, 2015); the salt makes a key for each file.
+The chunks are those of `facedex.indexer.sealed_stream`; the salt makes a key for each file.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from facedex.indexer import sealed_stream
 from facedex.indexer.archive.errors import ArchiveDamaged, ArchiveTooNew, PassphraseWrong
+from facedex.indexer.sealed_stream import TAG_BYTES, SealingWriter, StreamCipher, last_chunk
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -35,11 +35,7 @@ VERSION = 1
 BEGINNING = struct.Struct("<15sBBBB16s")
 CHECK_BYTES = 32
 HEADER_BYTES = BEGINNING.size + CHECK_BYTES
-CHUNK_BYTES = 2**20
-TAG_BYTES = 16
-MAX_CHUNKS = 2**32
 SALT_BYTES = 16
-NONCE = struct.Struct(">7xI?")
 # A header may not ask for more than this of whoever opens the file.
 MAX_MEMORY_BYTES = 2**30
 MAX_PASSES = 16
@@ -64,14 +60,14 @@ class ScryptCost:
 class _Keys:
     """What a pass phrase and a header give."""
 
-    cipher: AESGCM
+    key: bytes
     check: bytes
 
     @classmethod
     def of(cls, passphrase: str, beginning: bytes) -> _Keys:
         _, _, log_n, r, p, salt = BEGINNING.unpack(beginning)
         derived = Scrypt(salt=salt, length=64, n=2**log_n, r=r, p=p).derive(passphrase.encode())
-        return cls(AESGCM(derived[:32]), hmac.new(derived[32:], beginning, hashlib.sha256).digest())
+        return cls(derived[:32], hmac.new(derived[32:], beginning, hashlib.sha256).digest())
 
 
 class SealingSink:
@@ -81,30 +77,15 @@ class SealingSink:
         cost = cost or ScryptCost()
         beginning = BEGINNING.pack(MAGIC, VERSION, cost.log_n, cost.r, cost.p, secrets.token_bytes(SALT_BYTES))
         keys = _Keys.of(passphrase, beginning)
-        self._cipher = keys.cipher
-        self._header = beginning + keys.check
-        self._sink = sink
-        self._held = bytearray()
-        self._number = 0
-        sink.write(self._header)
+        header = beginning + keys.check
+        sink.write(header)
+        self._writer = SealingWriter(sink, StreamCipher(keys.key, header))
 
     def write(self, content: bytes, /) -> int:
-        self._held += content
-        # One chunk is always held back: the last one has to be known for it.
-        while len(self._held) > CHUNK_BYTES:
-            self._put(bytes(self._held[:CHUNK_BYTES]), is_last=False)
-            del self._held[:CHUNK_BYTES]
-        return len(content)
+        return self._writer.write(content)
 
     def finish(self) -> None:
-        self._put(bytes(self._held), is_last=True)
-        self._held.clear()
-
-    def _put(self, chunk: bytes, *, is_last: bool) -> None:
-        if self._number >= MAX_CHUNKS:
-            raise OverflowError("an encrypted archive holds 4 PiB at most")
-        self._sink.write(self._cipher.encrypt(NONCE.pack(self._number, is_last), chunk, self._header))
-        self._number += 1
+        self._writer.finish()
 
 
 class SealedFile(io.RawIOBase):
@@ -120,12 +101,11 @@ class SealedFile(io.RawIOBase):
         file.seek(0)
         self._header = file.read(HEADER_BYTES)
         self._cipher = _cipher(self._header, passphrase)
-        chunk_bytes = CHUNK_BYTES + TAG_BYTES
-        self._last = max(0, -(-(size - HEADER_BYTES) // chunk_bytes) - 1)
+        self._last = last_chunk(size - HEADER_BYTES)
         self._chunk: tuple[int, bytes] = (-1, b"")
         self._position = 0
         # Opened at once, so that a file that was cut off is known before anything of it is used.
-        self._size = self._last * CHUNK_BYTES + len(self._opened(self._last))
+        self._size = self._last * sealed_stream.CHUNK_BYTES + len(self._opened(self._last))
 
     def readable(self) -> bool:
         return True
@@ -143,7 +123,7 @@ class SealedFile(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         target = memoryview(buffer).cast("B")
-        number, begin = divmod(self._position, CHUNK_BYTES)
+        number, begin = divmod(self._position, sealed_stream.CHUNK_BYTES)
         if self._position >= self._size:
             return 0
         part = self._opened(number)[begin : begin + len(target)]
@@ -153,14 +133,14 @@ class SealedFile(io.RawIOBase):
 
     def _opened(self, number: int) -> bytes:
         if self._chunk[0] != number:
-            self._file.seek(HEADER_BYTES + number * (CHUNK_BYTES + TAG_BYTES))
-            stored = self._file.read(CHUNK_BYTES + TAG_BYTES)
+            self._file.seek(HEADER_BYTES + number * (sealed_stream.CHUNK_BYTES + TAG_BYTES))
+            stored = self._file.read(sealed_stream.CHUNK_BYTES + TAG_BYTES)
             self._chunk = (number, self._decrypted(stored, number))
         return self._chunk[1]
 
     def _decrypted(self, stored: bytes, number: int) -> bytes:
         try:
-            return self._cipher.decrypt(NONCE.pack(number, number == self._last), stored, self._header)
+            return self._cipher.opened(stored, number, is_last=number == self._last)
         except (InvalidTag, ValueError):
             raise ArchiveDamaged(
                 f"chunk {number + 1} of {self._last + 1} was changed or moved, or the file was cut off"
@@ -172,7 +152,7 @@ def is_sealed(beginning: bytes) -> bool:
     return beginning.startswith(MAGIC)
 
 
-def _cipher(header: bytes, passphrase: str) -> AESGCM:
+def _cipher(header: bytes, passphrase: str) -> StreamCipher:
     if len(header) < HEADER_BYTES:
         raise ArchiveDamaged("it ends in its first line")
     beginning, check = header[: BEGINNING.size], header[BEGINNING.size :]
@@ -184,4 +164,4 @@ def _cipher(header: bytes, passphrase: str) -> AESGCM:
     keys = _Keys.of(passphrase, beginning)
     if not hmac.compare_digest(keys.check, check):
         raise PassphraseWrong
-    return keys.cipher
+    return StreamCipher(keys.key, header)

@@ -25,9 +25,14 @@ def resumed_or_begun(store: Store, gallery: str, arguments: dict[str, Any]) -> J
 
     """
     known = store.unfinished_bulk(gallery, arguments)
+    check_free(store, known)
+    return store.begin_bulk(gallery, arguments, this_process(), known=known)
+
+
+def check_free(store: Store, known: JobRecord | None) -> None:
+    """Raises JobTaken where a process that lives is at it."""
     if known is not None and known.state is JobState.RUNNING and not is_abandoned(known, store.now()):
         raise JobTaken(known.id)
-    return store.begin_bulk(gallery, arguments, this_process(), known=known)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 Layout: magic, length of the header (8 bytes), header (JSON), arrays one after the other, HMAC-SHA256 of everything before
 it. The key is kept in the database, so only a file that this installation wrote is ever read: index files of untrusted
 origin can corrupt memory.
+
+With data keys the whole of it is encrypted: magic, the key's name (32 bytes), chunks of `facedex.indexer.sealed_stream`.
 """
 
 from __future__ import annotations
@@ -12,24 +14,29 @@ import hmac
 import json
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
+from cryptography.exceptions import InvalidTag
 
+from facedex.indexer import sealed_stream
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
+from facedex.indexer.sealed_stream import TAG_BYTES, SealingWriter, Sink, StreamCipher, last_chunk
 from facedex.indexer.search.code_fit import CodeFit
 from facedex.indexer.search.segment import Codes, Rows, Segment
 from facedex.indexer.set_digest import SetDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 MAGIC = b"facedex snapshot 3\n"
+SEALED_MAGIC = b"facedex sealed snapshot 1\n"
+KEY_ID_BYTES = 32
 LENGTH = struct.Struct("<Q")
 DIGEST_BYTES = 32
 SCRATCH_SUFFIX = ".partial"
@@ -70,12 +77,31 @@ class Snapshot:
     parts: tuple[PartState, ...]
 
 
-def write_snapshot(path: Path, snapshot: Snapshot, *, secret: bytes, reached: Reached = nothing_fails) -> None:
+@dataclass(frozen=True, slots=True)
+class SnapshotSeal:
+    """An AES-256 key for one snapshot, and its name of 32 characters."""
+
+    key_id: str
+    key: bytes = field(repr=False)
+
+    @property
+    def header(self) -> bytes:
+        return SEALED_MAGIC + self.key_id.encode()
+
+
+def write_snapshot(
+    path: Path,
+    snapshot: Snapshot,
+    *,
+    secret: bytes,
+    seal: SnapshotSeal | None = None,
+    reached: Reached = nothing_fails,
+) -> None:
     """Writes under a temporary name, then renames: there is always a whole file, the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     scratch = path.with_suffix(f".{os.getpid()}{SCRATCH_SUFFIX}")
     try:
-        _write_authenticated(scratch, snapshot, secret, reached)
+        _write(scratch, snapshot, secret, seal, reached)
         reached(Step.SNAPSHOT_WRITTEN)
         scratch.replace(path)
         reached(Step.SNAPSHOT_RENAMED)
@@ -107,22 +133,38 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _write_authenticated(path: Path, snapshot: Snapshot, secret: bytes, reached: Reached) -> None:
+def _write(path: Path, snapshot: Snapshot, secret: bytes, seal: SnapshotSeal | None, reached: Reached) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        digest = hmac.new(secret, digestmod=hashlib.sha256)
-        for chunk in _chunks(snapshot):
-            digest.update(chunk)
-            file.write(chunk)
-            reached(Step.SNAPSHOT_BEGUN)
-        file.write(digest.digest())
+        if seal is None:
+            _write_authenticated(file, snapshot, secret, reached)
+        else:
+            file.write(seal.header)
+            writer = SealingWriter(file, StreamCipher(seal.key, seal.header))
+            _write_authenticated(writer, snapshot, secret, reached)
+            writer.finish()
         file.flush()
         os.fsync(file.fileno())
 
 
-def read_snapshot(path: Path, key: SnapshotKey, *, secret: bytes) -> Snapshot:
-    """Raises SnapshotRejected with the reason, before anything of the file is interpreted that was not authenticated."""
+def _write_authenticated(sink: Sink, snapshot: Snapshot, secret: bytes, reached: Reached) -> None:
+    digest = hmac.new(secret, digestmod=hashlib.sha256)
+    for chunk in _chunks(snapshot):
+        digest.update(chunk)
+        sink.write(chunk)
+        reached(Step.SNAPSHOT_BEGUN)
+    sink.write(digest.digest())
+
+
+def read_snapshot(
+    path: Path, key: SnapshotKey, *, secret: bytes, seal_key: Callable[[str], bytes | None] | None = None
+) -> Snapshot:
+    """Raises SnapshotRejected with the reason, before anything of the file is interpreted that was not authenticated.
+
+    `seal_key` gives the key of that name, or None where it is destroyed; without it, nothing encrypted is read, and with
+    it nothing else.
+    """
     try:
-        content = np.fromfile(path, np.uint8)
+        content = np.fromfile(path, np.uint8) if seal_key is None else _opened(path, seal_key)
     except OSError as error:
         raise SnapshotRejected(f"cannot be read: {error.strerror}") from None
     body = _authenticated(content, secret)
@@ -135,6 +177,43 @@ def read_snapshot(path: Path, key: SnapshotKey, *, secret: bytes) -> Snapshot:
         parts.append(part)
     digest = SetDigest.from_bytes(bytes.fromhex(header["digest"]))
     return Snapshot(key, header["revision"], header["revision_time"], digest, tuple(parts))
+
+
+def seal_of(path: Path) -> str:
+    """The name of the key that a snapshot is encrypted with; empty where it is not, or is no snapshot, or not there."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(len(SEALED_MAGIC) + KEY_ID_BYTES)
+    except OSError:
+        return ""
+    if len(beginning) < len(SEALED_MAGIC) + KEY_ID_BYTES or not beginning.startswith(SEALED_MAGIC):
+        return ""
+    return beginning[len(SEALED_MAGIC) :].decode("ascii", "replace")
+
+
+def _opened(path: Path, seal_key: Callable[[str], bytes | None]) -> NDArray[np.uint8]:
+    key_id = seal_of(path)
+    key = seal_key(key_id) if key_id else None
+    if key is None:
+        raise SnapshotRejected("is under a key that is gone" if key_id else "is not encrypted, or is damaged")
+    header = SnapshotSeal(key_id, key).header
+    try:
+        return _decrypted(path, StreamCipher(key, header), start=len(header))
+    except (InvalidTag, ValueError):
+        raise SnapshotRejected("is damaged") from None
+
+
+def _decrypted(path: Path, cipher: StreamCipher, *, start: int) -> NDArray[np.uint8]:
+    size = path.stat().st_size - start
+    last = last_chunk(size)
+    content = np.empty(max(0, size - (last + 1) * TAG_BYTES), np.uint8)
+    with path.open("rb") as file:
+        file.seek(start)
+        for number in range(last + 1):
+            chunk = cipher.opened(file.read(sealed_stream.CHUNK_BYTES + TAG_BYTES), number, is_last=number == last)
+            begin = number * sealed_stream.CHUNK_BYTES
+            content[begin : begin + len(chunk)] = np.frombuffer(chunk, np.uint8)
+    return content
 
 
 def restored_segments(snapshot: Snapshot) -> tuple[list[Segment], list[Rows]]:

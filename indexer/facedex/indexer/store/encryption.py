@@ -1,31 +1,80 @@
-"""Who is encrypted: new identities at once, those of before step by step; and keys that nobody needs."""
+"""Who is encrypted: new identities at once, those of before step by step; new keys for all; and keys that nobody needs."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from itertools import chain, groupby, islice
+from typing import TYPE_CHECKING, Any
 
-from facedex.indexer.errors import DataKeysMissing
-from facedex.indexer.store import change_rows, encrypting, gallery_rows
-from facedex.indexer.store.sealing import Sealed
+from facedex.indexer.errors import DataKeysMissing, DataKeysReplaced, SealBroken
+from facedex.indexer.store import change_rows, encrypting, gallery_rows, ledger_rows
+from facedex.indexer.store.encrypting import KeyedSealer, SealedRows
+from facedex.indexer.store.records import LedgerMark
+from facedex.indexer.store.sealing import Open, Sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
     from facedex.indexer.store.erasures import Erasures
-    from facedex.indexer.store.key_store import KeyStore
+    from facedex.indexer.store.key_store import DataKey, KeyStore
+    from facedex.indexer.store.records import JobRecord
 
     Transaction = Callable[[], AbstractContextManager[Connection]]
 
 logger = logging.getLogger(__name__)
 
 PER_READ = 1_000
+# People of one transaction of a rotation: so few that enrolments and erasures hardly wait for it.
+GROUP_PEOPLE = 32
+RENEWED, PASSED_OVER, DAMAGED = "renewed", "passed over", "damaged"
 # A key that is younger may be that of an enrolment under way, or of a database that is about to be restored.
 LEAST_ORPHAN_AGE = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who is encrypted: number, gallery, and the name of the data key."""
+
+    number: int
+    gallery_id: int
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatement:
+    """What the data keys of an installation seal.
+
+    in_use: keys that somebody has.
+    replaced: keys that a rotation replaced and that are still there; `replaced_seal` is what is under them.
+    unnamed: other keys that nobody has; see `Encryption.sweep`.
+    unreadable: identities whose key is gone.
+    open: identities that are not encrypted.
+    oldest_at: when the oldest key in use was made.
+    """
+
+    in_use: int
+    sealed: SealedRows
+    replaced: int
+    replaced_seal: SealedRows
+    unnamed: int
+    unreadable: int
+    open: int
+    oldest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """How many replaced keys were destroyed, and how many were kept since somebody is still under them."""
+
+    destroyed: int
+    kept: int
 
 
 class Encryption:
@@ -36,12 +85,19 @@ class Encryption:
     """
 
     def __init__(
-        self, erasures: Erasures, *, reading: Transaction, writing: Transaction, keys: KeyStore | None
+        self,
+        erasures: Erasures,
+        *,
+        reading: Transaction,
+        writing: Transaction,
+        keys: KeyStore | None,
+        clock: Callable[[], datetime],
     ) -> None:
         self._erasures = erasures
         self._reading = reading
         self._writing = writing
         self._keys = keys
+        self._clock = clock
 
     @property
     def is_on(self) -> bool:
@@ -93,17 +149,154 @@ class Encryption:
             return encrypting.select_open(connection, after=after, limit=PER_READ)
 
     def _encrypt_one(self, identity_id: int, gallery_id: int) -> bool:
-        if self._keys is None:
-            raise DataKeysMissing("there are no data keys to encrypt with")
-        key = self._keys.create(self._erasures.signer.store_id)
+        keys = self._needed_keys()
+        key = keys.create(self._erasures.signer.store_id)
+        old, new = KeyedSealer("", Open()), KeyedSealer(key.key_id, Sealed(key.key_id, key.key))
         with self._writing() as connection:
             gallery = gallery_rows.locked_gallery(connection, gallery_id)
-            done = gallery is not None and encrypting.seal_identity(
-                connection, identity_id, key.key_id, Sealed(key.key_id, key.key)
-            )
+            done = gallery is not None and encrypting.reseal_identity(connection, identity_id, old=old, new=new)
         if not done:
-            self._keys.destroy([key.key_id])
+            keys.discard([key.key_id])
         return done
+
+    def _needed_keys(self) -> KeyStore:
+        if self._keys is None:
+            raise DataKeysMissing("there are no data keys")
+        return self._keys
+
+    # Snapshots of indexes
+
+    def new_snapshot_key(self, *, replaces: str) -> DataKey | None:
+        """A key for a snapshot that takes the place of one under the key `replaces`; None where there are no data keys."""
+        if self._keys is None:
+            return None
+        return self._keys.create_for_snapshot(self._erasures.signer.store_id, replaces=replaces)
+
+    def snapshot_key(self, key_id: str) -> bytes | None:
+        """The key of a snapshot; None where it is destroyed."""
+        return self._needed_keys().snapshot_key(key_id)
+
+    def settle_snapshot(self, key_id: str) -> None:
+        """A snapshot under this key is in its place: the one before it can never be read again."""
+        self._needed_keys().settle_snapshot(key_id)
+
+    def forget_snapshot(self, key_id: str) -> None:
+        """A snapshot under this key is deleted: no copy of it can ever be read again."""
+        self._needed_keys().forget_snapshot(key_id)
+
+    # New keys for everybody
+
+    def begun_rotation(self) -> dict[str, Any]:
+        """What a rotation goes by: everybody gets a new key whose key is as old as the newest one now, or older."""
+        newest = self._needed_keys().newest_number()
+        with self._reading() as connection:
+            return {"keys_until": newest, "items": encrypting.count_encrypted(connection)}
+
+    def rotate(self, job: JobRecord) -> Generator[Sequence[Person]]:
+        """Puts everybody under a new key, a group a transaction, and yields each group when that is committed.
+
+        Killed and called again with the same job, it goes on with those whose keys are old. The old keys stay, for
+        backups that were made before and for whoever is reading: see `retire`.
+
+        Raises:
+            JobTaken: the job was cancelled, or another process has it.
+
+        """
+        ledger = _RotationLedger(job)
+        passed: set[int] = set()
+        # Once more from the beginning, for who came in meanwhile with a key that was made before.
+        while groups := self._due(job.arguments["keys_until"], passed):
+            for group in groups:
+                renewed = self._rotate_group(group, ledger)
+                passed.update(each.number for each in group if each.number not in renewed)
+                yield group
+
+    def _due(self, newest: int, passed: set[int]) -> Iterator[list[Person]] | None:
+        groups = self._groups(newest, passed)
+        first = next(groups, None)
+        return None if first is None else chain([first], groups)
+
+    def _groups(self, newest: int, passed: set[int]) -> Iterator[list[Person]]:
+        """Those whose keys are old, a few of one gallery at a time."""
+        after = 0
+        while page := self._encrypted_after(after):
+            old = self._needed_keys().made_until(newest, {each.key_id for each in page})
+            due = (each for each in page if each.key_id in old and each.number not in passed)
+            for _, people in groupby(due, key=lambda each: each.gallery_id):
+                while group := list(islice(people, GROUP_PEOPLE)):
+                    yield group
+            after = page[-1].number
+
+    def _encrypted_after(self, after: int) -> list[Person]:
+        with self._reading() as connection:
+            return [Person(*row) for row in encrypting.select_encrypted(connection, after=after, limit=PER_READ)]
+
+    def _rotate_group(self, group: Sequence[Person], ledger: _RotationLedger) -> set[int]:
+        """The numbers of those who are under a new key now. Others are gone, damaged, or another process was faster."""
+        keys = self._needed_keys()
+        old = keys.keys([each.key_id for each in group])
+        fresh = keys.replace(self._erasures.signer.store_id, list(old))
+        with self._writing() as connection:
+            gallery = gallery_rows.locked_gallery(connection, group[0].gallery_id)
+            people = [] if gallery is None else [each for each in group if each.key_id in old]
+            outcomes = {each.number: _renewed(connection, each, old, fresh) for each in people}
+            mark = ledger.after(outcomes.get(each.number, PASSED_OVER) for each in group)
+            ledger_rows.put_mark(connection, mark, now=self._clock())
+        ledger.move(mark)
+        renewed = {number for number, outcome in outcomes.items() if outcome == RENEWED}
+        # Only now: where a commit fails, nobody knows which key the rows are under.
+        unneeded = [fresh[each.key_id].key_id for each in group if each.key_id in fresh and each.number not in renewed]
+        if unneeded:
+            keys.discard(unneeded)
+        return renewed
+
+    def retire(self) -> Retired:
+        """Destroys the keys that a rotation replaced, and those of snapshots. A key under which anything is stays.
+
+        Backups of the database that were made before the rotation cannot be read from then on.
+        """
+        keys, store_id = self._needed_keys(), self._erasures.signer.store_id
+        replaced = keys.replaced(store_id)
+        # Asked for afterwards: a key that is replaced and that nobody has is never anybody's again.
+        with self._reading() as connection:
+            needed = replaced & encrypting.select_key_ids(connection)
+        keys.discard(replaced - needed)
+        keys.forget_snapshots(store_id)
+        return Retired(len(replaced - needed), len(needed))
+
+    def statement(self) -> KeyStatement:
+        """How much is under which keys, now."""
+        keys = self._needed_keys()
+        replaced = keys.replaced(self._erasures.signer.store_id)
+        living = keys.living(self._erasures.signer.store_id)
+        with self._reading() as connection:
+            named = encrypting.select_key_ids(connection)
+            sealed = encrypting.count_sealed(connection)
+            under_replaced = encrypting.count_sealed(connection, replaced & named)
+            count_open = encrypting.count_open(connection)
+        in_use = named & living.keys()
+        return KeyStatement(
+            in_use=len(in_use),
+            sealed=sealed,
+            replaced=len(replaced),
+            replaced_seal=under_replaced,
+            unnamed=len(living.keys() - named - replaced),
+            unreadable=len(named) - len(in_use),
+            open=count_open,
+            oldest_at=min((living[each] for each in in_use), default=None),
+        )
+
+    def refuse_replaced(self, key_ids: Collection[str]) -> None:
+        """Called with keys that are gone and that were read of rows as they were at some moment.
+
+        Raises:
+            DataKeysReplaced: the rows have other keys by now.
+
+        """
+        with self._reading() as connection:
+            unnamed = set(key_ids) - encrypting.select_named(connection, key_ids)
+        if self._needed_keys().are_noted(unnamed):
+            raise DataKeysReplaced
 
     def sweep(self) -> int:
         """Destroys keys that no identity has: of enrolments whose process died before the row was there.
@@ -120,8 +313,43 @@ class Encryption:
             return 0
         latest = min(newest, self._erasures.terms().now - LEAST_ORPHAN_AGE)
         living = self._keys.living(self._erasures.signer.store_id)
-        orphans = [key_id for key_id, made_at in living.items() if key_id not in in_use and made_at < latest]
+        needed = in_use | self._keys.replaced(self._erasures.signer.store_id)
+        orphans = [key_id for key_id, made_at in living.items() if key_id not in needed and made_at < latest]
         if orphans:
-            self._keys.destroy(orphans)
+            self._keys.discard(orphans)
             logger.warning("%d data keys that no identity has were destroyed", len(orphans))
         return len(orphans)
+
+
+def _renewed(connection: Connection, person: Person, old: dict[str, bytes], fresh: dict[str, DataKey]) -> str:
+    """What became of somebody."""
+    key_id, new = person.key_id, fresh[person.key_id]
+    try:
+        is_done = encrypting.reseal_identity(
+            connection,
+            person.number,
+            old=KeyedSealer(key_id, Sealed(key_id, old[key_id])),
+            new=KeyedSealer(new.key_id, Sealed(new.key_id, new.key)),
+        )
+    except SealBroken:
+        return DAMAGED
+    return RENEWED if is_done else PASSED_OVER
+
+
+class _RotationLedger:
+    """Where a rotation stands."""
+
+    def __init__(self, job: JobRecord) -> None:
+        self._job = job
+        self._position = job.position
+        self._counts = Counter[str](job.result or {})
+
+    def after(self, outcomes: Iterable[str]) -> LedgerMark:
+        """The ledger after these people."""
+        counted = Counter(outcomes)
+        position = self._position + counted.total()
+        total = max(position, self._job.item_count)
+        return LedgerMark(self._job, self._position, position, total, dict(self._counts + counted))
+
+    def move(self, mark: LedgerMark) -> None:
+        self._position, self._counts = mark.position, Counter(mark.counts)

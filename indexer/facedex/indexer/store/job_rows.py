@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 
 from facedex.indexer.errors import JobNotFound
-from facedex.indexer.store.records import BULK_ENROLMENT, STREAMED_ENROLMENT, JobRecord, JobState, as_utc
+from facedex.indexer.store.records import DONE_BY_ITS_PROGRAM, JobRecord, JobState, as_utc
 from facedex.indexer.store.schema import job
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def claim_job(connection: Connection, owner: str, *, silent_since: datetime, now
     """Takes the oldest job that waits, or whose owner has been silent, if there is one."""
     waiting = job.c.state == JobState.WAITING.value
     abandoned = and_(job.c.state == JobState.RUNNING.value, job.c.heartbeat_at < silent_since)
-    free = and_(or_(waiting, abandoned), job.c.kind.not_in((BULK_ENROLMENT, STREAMED_ENROLMENT)))
+    free = and_(or_(waiting, abandoned), job.c.kind.not_in(DONE_BY_ITS_PROGRAM))
     found = connection.execute(select(job.c.id).where(free).order_by(job.c.id).limit(1)).scalar()
     if found is None:
         return None

@@ -1,4 +1,7 @@
-"""The data keys: one random key for each identity, in a database of their own that no backup of the galleries holds."""
+"""The data keys: one random key for each identity, in a database of their own that no backup of the galleries holds.
+
+Beside them, a key for each snapshot, and what a rotation replaced.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    delete,
+    func,
     insert,
     select,
     update,
@@ -25,9 +30,9 @@ from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_t
 from facedex.indexer.store.purging import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine
 
 metadata = MetaData()
 installations = Table("installation", metadata, Column("store_id", String(32), primary_key=True))
@@ -40,6 +45,25 @@ data_keys = Table(
     # All zero: destroyed.
     Column("key", LargeBinary, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    sqlite_autoincrement=True,
+)
+# Keys that a rotation replaces, noted before anything is encrypted with their successors.
+replacements = Table(
+    "replacement",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("replaced_by", String(32), nullable=False, index=True),
+)
+# One key for each snapshot. A destroyed one's row is used again, for there is a new snapshot every few minutes.
+snapshot_keys = Table(
+    "snapshot_key",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("key_id", String(32), nullable=False, unique=True),
+    Column("store_id", String(32), nullable=False),
+    # That of the snapshot whose place it takes; empty: of none.
+    Column("replaces", String(32), nullable=False),
+    Column("key", LargeBinary, nullable=False),
     sqlite_autoincrement=True,
 )
 KEY_BYTES = 32
@@ -85,11 +109,49 @@ class KeyStore:
 
     def create(self, store_id: str) -> DataKey:
         """A new key. When it is returned it is on disk."""
-        made = DataKey(secrets.token_hex(16), secrets.token_bytes(KEY_BYTES))
-        row = {"key_id": made.key_id, "key": made.key, "store_id": store_id, "created_at": datetime.now(UTC)}
-        with named_errors(), self._writing() as connection, connection.begin():
-            connection.execute(insert(data_keys).values(row))
+        (made,) = self.create_all(store_id, count=1)
         return made
+
+    def create_all(self, store_id: str, *, count: int) -> list[DataKey]:
+        """So many new keys. When they are returned they are on disk."""
+        with named_errors(), self._writing() as connection, connection.begin():
+            return _insert_keys(connection, store_id, count)
+
+    def replace(self, store_id: str, key_ids: Sequence[str]) -> dict[str, DataKey]:
+        """Old key → the new key that is to take its place. When they are returned they are on disk.
+
+        The old ones stay until `retire`, or until the new ones are destroyed.
+        """
+        with named_errors(), self._writing() as connection, connection.begin():
+            made = dict(zip(key_ids, _insert_keys(connection, store_id, len(key_ids)), strict=True))
+            for part in _parts(key_ids):
+                # Of an attempt that died before anything was encrypted anew.
+                connection.execute(delete(replacements).where(replacements.c.key_id.in_(part)))
+            rows = [{"key_id": old, "replaced_by": new.key_id} for old, new in made.items()]
+            if rows:
+                connection.execute(insert(replacements), rows)
+        return made
+
+    def newest_number(self) -> int:
+        """The number of the newest key; 0: there never was one."""
+        with named_errors(), self._engine.connect() as connection:
+            return connection.execute(select(func.max(data_keys.c.number))).scalar() or 0
+
+    def made_until(self, number: int, key_ids: Iterable[str]) -> set[str]:
+        """Those of these keys that are as old as the key of this number, or older, and are not destroyed."""
+        with named_errors(), self._engine.connect() as connection:
+            return {
+                row.key_id
+                for part in _parts(key_ids)
+                for row in connection.execute(select(data_keys).where(data_keys.c.key_id.in_(part)))
+                if row.number <= number and row.key != DESTROYED
+            }
+
+    def replaced(self, store_id: str) -> set[str]:
+        """The keys of an installation that a rotation replaced, or meant to, and that are not destroyed."""
+        with named_errors(), self._engine.connect() as connection:
+            noted = set(connection.execute(select(replacements.c.key_id)).scalars())
+        return noted & set(self.living(store_id))
 
     def keys(self, key_ids: Iterable[str]) -> dict[str, bytes]:
         """Those of these keys that are not destroyed."""
@@ -108,11 +170,70 @@ class KeyStore:
             rows = connection.execute(select(data_keys.c.key_id, data_keys.c.created_at).where(where)).all()
         return {row.key_id: row.created_at.replace(tzinfo=UTC) for row in rows}
 
+    def are_noted(self, key_ids: Iterable[str]) -> bool:
+        """Whether a rotation replaced any of these keys, or meant to."""
+        with named_errors(), self._engine.connect() as connection:
+            return any(
+                connection.execute(select(replacements).where(replacements.c.key_id.in_(part)).limit(1)).first()
+                for part in _parts(key_ids)
+            )
+
     def destroy(self, key_ids: Iterable[str]) -> None:
-        """Overwrites keys; when it returns, that is on disk."""
+        """Overwrites keys, and those in whose place they came; when it returns, that is on disk."""
         with named_errors(), self._writing() as connection, connection.begin():
-            for part in _parts(key_ids):
-                connection.execute(update(data_keys).where(data_keys.c.key_id.in_(part)).values(key=DESTROYED))
+            wanted = set(key_ids)
+            while wanted:
+                _overwrite(connection, wanted)
+                wanted = _predecessors(connection, wanted)
+        self.cut_log()
+
+    def discard(self, key_ids: Iterable[str]) -> None:
+        """Overwrites these keys and no others; when it returns, that is on disk."""
+        with named_errors(), self._writing() as connection, connection.begin():
+            _overwrite(connection, key_ids)
+        self.cut_log()
+
+    # Keys of snapshots
+
+    def create_for_snapshot(self, store_id: str, *, replaces: str) -> DataKey:
+        """A new key for a snapshot, which will take the place of the one with the key `replaces`."""
+        made = _new_key()
+        values = {"key_id": made.key_id, "store_id": store_id, "replaces": replaces, "key": made.key}
+        with named_errors(), self._writing() as connection, connection.begin():
+            free = select(func.min(snapshot_keys.c.number)).where(snapshot_keys.c.key == DESTROYED)
+            number = connection.execute(free).scalar()
+            # Asked again, since another process may have been faster.
+            is_free = (snapshot_keys.c.number == number) & (snapshot_keys.c.key == DESTROYED)
+            if number is None or not connection.execute(update(snapshot_keys).where(is_free).values(values)).rowcount:
+                connection.execute(insert(snapshot_keys).values(values))
+        return made
+
+    def snapshot_key(self, key_id: str) -> bytes | None:
+        """The key of a snapshot; None where it is destroyed, or was never here."""
+        with named_errors(), self._engine.connect() as connection:
+            key = connection.execute(select(snapshot_keys.c.key).where(snapshot_keys.c.key_id == key_id)).scalar()
+        return None if key in {None, DESTROYED} else key
+
+    def settle_snapshot(self, key_id: str) -> None:
+        """A snapshot is in its place: the key of the one before it is destroyed, if it is not yet."""
+        replaced = select(snapshot_keys.c.replaces).where(snapshot_keys.c.key_id == key_id)
+        with named_errors(), self._engine.connect() as connection:
+            old = connection.execute(replaced).scalar() or ""
+        if old and self.snapshot_key(old) is not None:
+            self._destroy_snapshot_keys(snapshot_keys.c.key_id == old)
+
+    def forget_snapshot(self, key_id: str) -> None:
+        """Destroys the key of a snapshot that is deleted."""
+        if self.snapshot_key(key_id) is not None:
+            self._destroy_snapshot_keys(snapshot_keys.c.key_id == key_id)
+
+    def forget_snapshots(self, store_id: str) -> None:
+        """Destroys the keys of all of an installation's snapshots: each is built anew when it is needed."""
+        self._destroy_snapshot_keys(snapshot_keys.c.store_id == store_id)
+
+    def _destroy_snapshot_keys(self, which: ColumnElement[bool]) -> None:
+        with named_errors(), self._writing() as connection, connection.begin():
+            connection.execute(update(snapshot_keys).where(which).values(key=DESTROYED))
         self.cut_log()
 
     def cut_log(self) -> bool:
@@ -121,6 +242,35 @@ class KeyStore:
 
     def _writing(self) -> Connection:
         return self._engine.connect().execution_options(**{WRITE_OPTION: True})
+
+
+def _new_key() -> DataKey:
+    return DataKey(secrets.token_hex(16), secrets.token_bytes(KEY_BYTES))
+
+
+def _insert_keys(connection: Connection, store_id: str, count: int) -> list[DataKey]:
+    made = [_new_key() for _ in range(count)]
+    now = datetime.now(UTC)
+    rows = [{"key_id": each.key_id, "key": each.key, "store_id": store_id, "created_at": now} for each in made]
+    if rows:
+        connection.execute(insert(data_keys), rows)
+    return made
+
+
+def _overwrite(connection: Connection, key_ids: Iterable[str]) -> None:
+    for part in _parts(key_ids):
+        connection.execute(update(data_keys).where(data_keys.c.key_id.in_(part)).values(key=DESTROYED))
+
+
+def _predecessors(connection: Connection, key_ids: Iterable[str]) -> set[str]:
+    """Keys in whose place these came, and that are not destroyed."""
+    noted = select(replacements.c.key_id).join(data_keys, data_keys.c.key_id == replacements.c.key_id)
+    noted = noted.where(data_keys.c.key != DESTROYED)
+    return {
+        key_id
+        for part in _parts(key_ids)
+        for key_id in connection.execute(noted.where(replacements.c.replaced_by.in_(part))).scalars()
+    }
 
 
 def _parts(key_ids: Iterable[str]) -> Iterator[list[str]]:

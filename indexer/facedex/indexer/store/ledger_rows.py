@@ -1,4 +1,4 @@
-"""The ledger of bulk enrolments. Each function works inside the caller's transaction."""
+"""The ledger of bulk enrolments and rotations of keys. Each function works inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from facedex.indexer.errors import JobTaken
 from facedex.indexer.store import job_rows
-from facedex.indexer.store.records import BULK_ENROLMENT, BulkFinding, JobRecord, JobState, LedgerMark
+from facedex.indexer.store.records import BulkFinding, JobRecord, JobState, LedgerMark
 from facedex.indexer.store.schema import job, job_finding
 
 if TYPE_CHECKING:
@@ -20,13 +20,12 @@ LONGEST_MESSAGE = 500
 FINDINGS_AT_ONCE = 1_000
 
 
-def select_unfinished(connection: Connection, gallery: str, source: dict[str, object]) -> JobRecord | None:
-    """The newest bulk enrolment of this source that was begun and not ended."""
+def select_unfinished(connection: Connection, kind: str, gallery: str) -> list[JobRecord]:
+    """Work of this kind that was begun and not ended, the newest first."""
     states = (JobState.WAITING.value, JobState.RUNNING.value)
-    wanted = (job.c.kind == BULK_ENROLMENT) & (job.c.gallery == gallery) & job.c.state.in_(states)
+    wanted = (job.c.kind == kind) & (job.c.gallery == gallery) & job.c.state.in_(states)
     numbers = connection.execute(select(job.c.id).where(wanted).order_by(job.c.id.desc())).scalars().all()
-    found = (job_rows.select_job(connection, number) for number in numbers)
-    return next((each for each in found if each.arguments == source), None)
+    return [job_rows.select_job(connection, number) for number in numbers]
 
 
 def take_over(connection: Connection, known: JobRecord, owner: str, *, now: datetime) -> JobRecord:

@@ -96,6 +96,10 @@ class CertificateRecord:
 BULK_ENROLMENT = "enrol"
 # Enrolments over a stream: only the caller has the photographs.
 STREAMED_ENROLMENT = "enrol-stream"
+# New data keys for everybody: the program that is told to does it.
+KEY_ROTATION = "rotate-data-keys"
+# What no server takes up.
+DONE_BY_ITS_PROGRAM = (BULK_ENROLMENT, STREAMED_ENROLMENT, KEY_ROTATION)
 
 
 class JobState(enum.Enum):
@@ -116,7 +120,7 @@ class JobState(enum.Enum):
 class JobRecord:
     """Long-running work as it stands in the store. `progress` is 0 to 1; `owner` the process that works on it.
 
-    `position` is how many items of a bulk enrolment, or requests of a stream, are dealt with.
+    `position` is how many items of a bulk enrolment, requests of a stream or people of a rotation are dealt with.
     """
 
     id: int
@@ -138,9 +142,13 @@ class JobRecord:
         return self.kind == BULK_ENROLMENT
 
     @property
+    def is_rotation(self) -> bool:
+        return self.kind == KEY_ROTATION
+
+    @property
     def item_count(self) -> int:
-        """How many items a bulk enrolment has; 0 for other work."""
-        return int(self.arguments.get("items", 0)) if self.is_bulk else 0
+        """How many items a bulk enrolment has, or people a rotation of keys; 0 for other work."""
+        return int(self.arguments.get("items", 0)) if self.is_bulk or self.is_rotation else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -12,9 +12,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from facedex.indexer.errors import DataKeyMissing, SealBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import Connection
 
     from facedex.indexer.store.key_store import KeyStore
+
+Read = TypeVar("Read")
 
 NONCE_BYTES = 12
 VECTOR = "vector"
@@ -81,15 +86,34 @@ class Sealed:
             raise SealBroken from None
 
 
-class Seals:
-    """The sealers of identities, by the names of their keys; whoever has no key is stored open."""
+class KeysGone(Exception):
+    """Keys that rows name are gone: destroyed with their people, or replaced since the rows were read."""
 
-    def __init__(self, keys: KeyStore | None = None) -> None:
+    def __init__(self, key_ids: Collection[str]) -> None:
+        super().__init__(f"{len(key_ids)} data keys")
+        self.key_ids = frozenset(key_ids)
+
+
+def _nothing(_key_ids: Collection[str]) -> None:
+    """Who holds the lock of a gallery reads only rows whose keys are the newest: what is gone is gone."""
+
+
+class Seals:
+    """The sealers of identities, by the names of their keys; whoever has no key is stored open.
+
+    `notice` is told which of the keys that are asked for are gone, and may raise.
+    """
+
+    def __init__(self, keys: KeyStore | None = None, *, notice: Callable[[Collection[str]], None] = _nothing) -> None:
         self._keys = keys
+        self._notice = notice
 
     @property
     def are_used(self) -> bool:
         return self._keys is not None
+
+    def noticing(self, notice: Callable[[Collection[str]], None]) -> Seals:
+        return Seals(self._keys, notice=notice)
 
     def of(self, key_id: str) -> Sealer:
         """Raises DataKeyMissing where the key is destroyed."""
@@ -100,7 +124,35 @@ class Seals:
 
     def among(self, key_ids: Iterable[str]) -> Mapping[str, Sealer]:
         """Those whose keys are not destroyed."""
-        wanted = set(key_ids)
-        found = self._keys.keys(wanted - {""}) if self._keys is not None and wanted != {""} else {}
+        wanted = set(key_ids) - {""}
+        if self._keys is None or not wanted:
+            return {"": Open()}
+        found = self._keys.keys(wanted)
+        if len(found) < len(wanted):
+            self._notice(wanted - found.keys())
         sealers: dict[str, Sealer] = {key_id: Sealed(key_id, key) for key_id, key in found.items()}
         return {"": Open(), **sealers}
+
+
+class SealedReading:
+    """Reads what is encrypted, beside a rotation of keys: rows whose keys were replaced and destroyed are read again."""
+
+    def __init__(self, reading: Callable[[], AbstractContextManager[Connection]], seals: Seals) -> None:
+        self._reading = reading
+        self._seals = seals
+
+    def __call__(self, read: Callable[[Connection, Seals], Read]) -> Read:
+        """What `read` returns; it may be called more than once."""
+        # Whatever names these was read after they were gone: its people cannot be read any more.
+        gone: set[str] = set()
+
+        def notice(key_ids: Collection[str]) -> None:
+            if not gone.issuperset(key_ids):
+                raise KeysGone(key_ids)
+
+        while True:
+            try:
+                with self._reading() as connection:
+                    return read(connection, self._seals.noticing(notice))
+            except KeysGone as early:
+                gone |= early.key_ids

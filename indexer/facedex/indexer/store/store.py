@@ -33,6 +33,7 @@ from facedex.indexer.store.migrate import upgrade
 from facedex.indexer.store.moment import StoreMoment
 from facedex.indexer.store.records import (
     BULK_ENROLMENT,
+    KEY_ROTATION,
     STREAMED_ENROLMENT,
     AttributeFilter,
     BulkFinding,
@@ -51,7 +52,7 @@ from facedex.indexer.store.records import (
     RememberedRequest,
     Standing,
 )
-from facedex.indexer.store.sealing import Seals
+from facedex.indexer.store.sealing import SealedReading, Seals
 from facedex.indexer.store.successions import Successions
 from facedex.indexer.store.tombstones import ErasureReason, Tombstone
 from facedex.indexer.store.vault import Vault
@@ -108,6 +109,7 @@ class Store:
         self._digesters: dict[str, TemplateDigester] = {}
         vault = vault or Vault()
         self._seals = Seals(vault.keys)
+        self._unsealing = SealedReading(self._reading, self._seals)
         self.reached = reached
         self.announcements = Announcements(engine)
         self.erasures = Erasures(
@@ -123,7 +125,9 @@ class Store:
         self.successions = Successions(
             reading=self._reading, writing=self._writing, clock=clock, digester=self.digester, seals=self._seals
         )
-        self.encryption = Encryption(self.erasures, reading=self._reading, writing=self._writing, keys=vault.keys)
+        self.encryption = Encryption(
+            self.erasures, reading=self._reading, writing=self._writing, keys=vault.keys, clock=clock
+        )
         self._enrolments = Enrolments(
             writing=self._writing,
             erasures=self.erasures,
@@ -311,7 +315,13 @@ class Store:
     def unfinished_bulk(self, gallery: str, source: dict[str, Any]) -> JobRecord | None:
         """The bulk enrolment of this source that was begun and not ended, whoever works on it."""
         with self._reading() as connection:
-            return ledger_rows.select_unfinished(connection, gallery, source)
+            known = ledger_rows.select_unfinished(connection, BULK_ENROLMENT, gallery)
+        return next((each for each in known if each.arguments == source), None)
+
+    def unfinished_rotation(self) -> JobRecord | None:
+        """The rotation of data keys that was begun and not ended, whoever works on it."""
+        with self._reading() as connection:
+            return next(iter(ledger_rows.select_unfinished(connection, KEY_ROTATION, "")), None)
 
     def begin_bulk(self, gallery: str, source: dict[str, Any], owner: str, *, known: JobRecord | None) -> JobRecord:
         """A bulk enrolment for this process: the known one where it stopped, or a new one.
@@ -320,10 +330,26 @@ class Store:
             JobTaken: another process was faster.
 
         """
+        return self._begun(BULK_ENROLMENT, gallery, source, owner, known=known)
+
+    def begin_rotation(self, owner: str, *, known: JobRecord | None) -> JobRecord:
+        """New data keys for everybody, by this process: the known work where it stopped, or new work.
+
+        Raises:
+            JobTaken: another process was faster.
+            DataKeysMissing: there are none.
+
+        """
+        arguments = self.encryption.begun_rotation() if known is None else known.arguments
+        return self._begun(KEY_ROTATION, "", arguments, owner, known=known)
+
+    def _begun(
+        self, kind: str, gallery: str, arguments: dict[str, Any], owner: str, *, known: JobRecord | None
+    ) -> JobRecord:
         with self._writing() as connection:
             now = self.now()
             if known is None:
-                number = job_rows.insert_job(connection, BULK_ENROLMENT, gallery, source, now=now)
+                number = job_rows.insert_job(connection, kind, gallery, arguments, now=now)
                 known = job_rows.select_job(connection, number)
             return ledger_rows.take_over(connection, known, owner, now=now)
 
@@ -386,9 +412,11 @@ class Store:
 
     def person(self, gallery: GalleryRecord, external_id: str) -> HeldPerson:
         """All that is held about an identity, expired or not."""
-        with self._reading() as connection:
-            record = _known_identity(connection, gallery, external_id)
-            return person_rows.select_person(connection, gallery.id, record, self._seals)
+        return self._unsealing(
+            lambda connection, seals: person_rows.select_person(
+                connection, gallery.id, _known_identity(connection, gallery, external_id), seals
+            )
+        )
 
     def ids_of(self, gallery: GalleryRecord, external_ids: Iterable[str]) -> list[int]:
         with self._reading() as connection:
@@ -415,13 +443,12 @@ class Store:
 
     def vectors(self, gallery: GalleryRecord, external_id: str) -> list[NDArray[np.float32]]:
         """The vectors of an identity, in order of enrolment; none where it is not enrolled."""
-        with self._reading() as connection:
+
+        def read(connection: Connection, seals: Seals) -> list[NDArray[np.float32]]:
             known = identity_rows.select_alive_id(connection, gallery.id, external_id, now=self.now())
-            return (
-                []
-                if known is None
-                else identity_rows.select_vectors(connection, known, gallery.model.digest, self._seals)
-            )
+            return [] if known is None else identity_rows.select_vectors(connection, known, gallery.model.digest, seals)
+
+        return self._unsealing(read)
 
     def update_identity(self, gallery: GalleryRecord, external_id: str, values: dict[str, Any]) -> IdentityRecord:
         """Replaces columns of an identity."""
@@ -540,10 +567,11 @@ class Store:
             batch = self._changes(gallery_id, after=batch[-1].seq) if len(batch) == CHANGES_PER_READ else []
 
     def _changes(self, gallery_id: int, *, after: int) -> list[Change]:
-        with self._reading() as connection:
-            return change_rows.select_changes(
-                connection, gallery_id, after=after, limit=CHANGES_PER_READ, seals=self._seals
+        return self._unsealing(
+            lambda connection, seals: change_rows.select_changes(
+                connection, gallery_id, after=after, limit=CHANGES_PER_READ, seals=seals
             )
+        )
 
     def _alive_identity(self, connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:
         record = _known_identity(connection, gallery, external_id)
@@ -573,13 +601,13 @@ class Store:
     def moment(self) -> Generator[StoreMoment]:
         """The store as it is now, for as long as it is looked at; others go on changing it."""
         with self._one_moment() as connection:
-            yield StoreMoment(connection, self._seals)
+            yield StoreMoment(connection, self._seals.noticing(self.encryption.refuse_replaced))
 
     @contextmanager
     def exporting(self) -> Generator[StoreExport]:
         """What archives are made of, as it is now; others go on changing it."""
         with self._one_moment() as connection:
-            yield StoreExport(connection, self._seals, self.digester)
+            yield StoreExport(connection, self._seals.noticing(self.encryption.refuse_replaced), self.digester)
 
     @contextmanager
     def held(self, gallery: GalleryRecord) -> Generator[StoreMoment]:

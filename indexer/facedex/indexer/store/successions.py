@@ -9,6 +9,7 @@ from facedex.indexer.set_digest import EMPTY
 from facedex.indexer.store import change_rows, gallery_rows, model_rows, succession_rows
 from facedex.indexer.store.identity_rows import select_key_id
 from facedex.indexer.store.records import ChangeOp, Standing, Succession, SuccessorVector
+from facedex.indexer.store.sealing import SealedReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -50,6 +51,7 @@ class Successions:
         self._clock = clock
         self._digester = digester
         self._seals = seals
+        self._unsealing = SealedReading(reading, seals)
 
     def begin(self, gallery: GalleryRecord, model: ModelRecord) -> None:
         """From now on, templates may get vectors of this model. Raises SuccessionExists."""
@@ -70,8 +72,11 @@ class Successions:
 
     def old_templates(self, gallery: GalleryRecord, *, after: int, limit: int) -> list[OldTemplate]:
         """Templates without a vector of the new model, with their crops, in order of their numbers."""
-        with self._reading() as connection:
-            return succession_rows.select_old(connection, gallery.id, after=after, limit=limit, seals=self._seals)
+        return self._unsealing(
+            lambda connection, seals: succession_rows.select_old(
+                connection, gallery.id, after=after, limit=limit, seals=seals
+            )
+        )
 
     def left_behind(self, gallery: GalleryRecord) -> Iterator[str]:
         """Ids of the identities without any vector of the new model: to be captured again."""
@@ -190,19 +195,19 @@ class Successions:
 
     def old_faces(self, gallery: GalleryRecord, identity_id: int) -> dict[int, NDArray[np.float32]]:
         """An identity's templates with their vectors (dimension,) of the old model; none where its key is destroyed."""
-        with self._reading() as connection:
-            return succession_rows.select_old_faces(
+        return self._unsealing(
+            lambda connection, seals: succession_rows.select_old_faces(
                 connection,
                 identity_id,
                 digest=gallery.model.digest,
-                seals=self._seals,
-                key_id=select_key_id(connection, identity_id) if self._seals.are_used else "",
+                seals=seals,
+                key_id=select_key_id(connection, identity_id) if seals.are_used else "",
             )
+        )
 
     def vectors(self, gallery: GalleryRecord, identity_id: int) -> dict[str, NDArray[np.float32]]:
         """Photograph → an identity's vector (dimension,) of the new model."""
-        with self._reading() as connection:
-            return _successors_of(connection, gallery, identity_id, self._seals)
+        return self._unsealing(lambda connection, seals: _successors_of(connection, gallery, identity_id, seals))
 
     def copy(self, connection: Connection, gallery: GalleryRecord, identity_id: int, copies: Mapping[str, int]) -> None:
         """Gives copies of an identity's templates, photograph → copy, the new model's vectors. The lock is the caller's."""
