@@ -2,18 +2,19 @@
 
     python -m benchmarks.protection --rounds 10 --json build/protection.json
 
-Both run at the same time over galleries of their own with the same people, and are asked in turns, so that what else the
-machine does hits both. The bar is on processor time a call, which other programs disturb less than the clock; throughput
-by the clock is told beside it.
+Servers with only a part of it stand beside the two, so that it is seen what costs what. All run at the same time over
+galleries of their own with the same people, and are asked in turns, so that what else the machine does hits all. The bar
+is on processor time a call, which other programs disturb less than the clock; throughput by the clock is told beside it.
 """
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -67,16 +68,36 @@ class Asked:
         return 1_000 * (self.server.processor_seconds - cpu) / calls, calls / seconds
 
 
+class Part(enum.Flag):
+    """What protection is made of."""
+
+    NONE = 0
+    TLS = enum.auto()
+    KEYS = enum.auto()
+    AUDIT = enum.auto()
+    DATA_KEYS = enum.auto()
+    ALL = TLS | KEYS | AUDIT | DATA_KEYS
+
+
+SIDES = {
+    "open": Part.NONE,
+    "TLS": Part.TLS,
+    "API keys": Part.KEYS,
+    "API keys, audit": Part.KEYS | Part.AUDIT,
+    "data keys": Part.DATA_KEYS,
+    "all": Part.ALL,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one kind of call: medians over the rounds, and the median of the ratios of neighbouring rounds."""
+    """Of one kind of call to one server: medians over the rounds, and of the ratios to the open server's neighbouring rounds."""
 
     call: str
-    open_cpu_ms: float
-    protected_cpu_ms: float
+    protection: str
+    cpu_ms: float
     cpu_ratio: float
-    open_per_second: float
-    protected_per_second: float
+    per_second: float
     throughput_ratio: float
 
 
@@ -87,17 +108,21 @@ def main(
     calls: Annotated[int, typer.Option(help="Photographs of one round; of vectors ten times as many.")] = 40,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
 ) -> None:
-    """Measures both servers."""
+    """Measures all servers."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        sides = [stack.enter_context(make(Path(folder))) for make in (without_protection, with_protection)]
+        sides = [
+            stack.enter_context(protected_by(part, Path(folder) / str(number)))
+            for number, part in enumerate(SIDES.values())
+        ]
         for side in sides:
             _fill(side, people)
-        costs = [
-            _cost(name, sides, work, calls * times, rounds) for name, work, times in _kinds(sides[0].client, people)
-        ]
+        kinds = _kinds(sides[0].client, people)
+        costs = [each for name, work, times in kinds for each in _costs(name, sides, work, calls * times, rounds)]
     _report(costs)
     bars = [
-        Bar("processor time of identifying photographs, with and without", Side.AT_MOST, ALLOWED, costs[0].cpu_ratio)
+        Bar(f"processor time, all and none: {each.call}", Side.AT_MOST, ALLOWED, each.cpu_ratio)
+        for each in costs
+        if each.protection == "all"
     ]
     print_bars(bars)
     figures: dict[str, object] = {
@@ -109,23 +134,20 @@ def main(
 
 
 @contextmanager
-def without_protection(folder: Path) -> Generator[Asked]:
-    """As in the README's first steps."""
-    with ServerProcess(folder / "open", "--no-audit") as server, Client.connect(server.address) as client:
-        yield Asked(server, client)
-
-
-@contextmanager
-def with_protection(folder: Path) -> Generator[Asked]:
-    """Everything on: TLS, keys, audit, metrics, and a data key for each person."""
-    data = folder / "protected"
-    data.mkdir()
-    certificate, private_key = _certificate(folder)
-    key = _api_key(data)
-    options = ["--tls-cert", str(certificate), "--tls-key", str(private_key), "--metrics-listen", "127.0.0.1:0"]
-    server = ServerProcess(data, *options, "--audit", "--data-keys", str(folder / "data-keys"))
-    tls = Tls(ca=certificate.read_bytes())
-    with server, Client.connect(server.address, api_key=key, tls=tls) as client:
+def protected_by(part: Part, folder: Path) -> Generator[Asked]:
+    """A server with these parts of protection; metrics are counted and calls are logged by every server."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    options = ["--audit" if Part.AUDIT in part else "--no-audit"]
+    tls = None
+    if Part.TLS in part:
+        certificate, private_key = _certificate(folder)
+        options += ["--tls-cert", str(certificate), "--tls-key", str(private_key)]
+        tls = Tls(ca=certificate.read_bytes())
+    if Part.DATA_KEYS in part:
+        options += ["--data-keys", str(folder / "data-keys")]
+    key = _api_key(data) if Part.KEYS in part else None
+    with ServerProcess(data, *options) as server, Client.connect(server.address, api_key=key, tls=tls) as client:
         yield Asked(server, client)
 
 
@@ -179,6 +201,7 @@ def _kinds(client: Client, people: int) -> list[tuple[str, Work, int]]:
     return [
         ("identify a photograph", lambda by, n: by.identify(GALLERY, photographs[n % PHOTOGRAPHS]), 1),
         ("identify a vector", lambda by, n: by.identify(GALLERY, vector(n % people)), VECTORS_A_PHOTOGRAPH),
+        ("enrol a photograph", lambda by, n: by.enrol(GALLERY, f"seen-{n}", images=[photographs[n % PHOTOGRAPHS]]), 1),
         (
             "enrol a vector",
             lambda by, n: by.enrol(GALLERY, f"new-{n}", vectors=[vector(people + n)]),
@@ -187,34 +210,32 @@ def _kinds(client: Client, people: int) -> list[tuple[str, Work, int]]:
     ]
 
 
-def _cost(name: str, sides: list[Asked], work: Work, calls: int, rounds: int) -> Cost:
-    numbers = [count(), count()]
+def _costs(name: str, sides: Sequence[Asked], work: Work, calls: int, rounds: int) -> Iterator[Cost]:
+    numbers = [count() for _ in sides]
     for side, each in zip(sides, numbers, strict=True):
         side.round(work, max(CALLERS, calls // 4), each)
     measured = [
         [side.round(work, calls, each) for side, each in zip(sides, numbers, strict=True)] for _ in range(rounds)
     ]
-    (cpu, speed), (protected_cpu, protected_speed) = (
-        tuple(statistics.median(each[side][figure] for each in measured) for figure in (0, 1)) for side in (0, 1)
-    )
-    ratios = [statistics.median(each[1][figure] / each[0][figure] for each in measured) for figure in (0, 1)]
-    return Cost(name, cpu, protected_cpu, ratios[0], speed, protected_speed, ratios[1])
+    for place, protection in enumerate(SIDES):
+        cpu, speed = (statistics.median(each[place][figure] for each in measured) for figure in (0, 1))
+        ratios = [statistics.median(each[place][figure] / each[0][figure] for each in measured) for figure in (0, 1)]
+        yield Cost(name, protection, cpu, ratios[0], speed, ratios[1])
 
 
-def _report(costs: list[Cost]) -> None:
+def _report(costs: Iterable[Cost]) -> None:
     rows = [
         (
             each.call,
-            f"{each.open_cpu_ms:.2f}",
-            f"{each.protected_cpu_ms:.2f}",
+            each.protection,
+            f"{each.cpu_ms:.2f}",
             f"{each.cpu_ratio:.3f}",
-            f"{each.open_per_second:.0f}",
-            f"{each.protected_per_second:.0f}",
+            f"{each.per_second:.0f}",
             f"{each.throughput_ratio:.3f}",
         )
         for each in costs
     ]
-    headings = ("", "CPU ms open", "protected", "ratio", "calls/s open", "protected", "ratio")
+    headings = ("", "protection", "CPU ms", "ratio", "calls/s", "ratio")
     print_table(f"What protection costs, {CALLERS} callers", headings, rows)
 
 

@@ -58,10 +58,9 @@ class ServerProcess:
 
     @property
     def processor_seconds(self) -> float:
-        """User and system time of the process so far (Linux)."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        user, system = (int(fields[place]) for place in (11, 12))
-        return (user + system) / os.sysconf("SC_CLK_TCK")
+        """User and system time of the process so far, to the nanosecond (Linux)."""
+        # What clock_getcpuclockid(3) makes of a process id; Python has it for threads only.
+        return time.clock_gettime((~self._process.pid << 3) | 2)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)

@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 from typer.testing import CliRunner
 
 from facedex.indexer.api_key import KeyTerms, KeyText, Role
-from facedex.indexer.audit import AuditEntry, AuditEvent
+from facedex.indexer.audit import AuditEntry, AuditEvent, AuditHead
 from facedex.indexer.cli import app as index_app
 from facedex.indexer.errors import StoreUnavailable
 from facedex.indexer.store.engine import sqlite_url
@@ -211,17 +211,25 @@ def test_a_stop_in_good_order_leaves_nothing_unwritten(tmp_path: Path) -> None:
 
 
 class Shelf:
-    """Takes events, or refuses them."""
+    """Takes events, or refuses them, and is its own witness."""
 
     def __init__(self) -> None:
         self.groups: list[list[AuditEvent]] = []
+        self.testimonies: list[int] = []
         self.is_full = False
+        self.is_deaf = False
         self.failure: Exception = StoreUnavailable("database or disk is full")
 
-    def __call__(self, events: Sequence[AuditEvent]) -> None:
+    def write(self, events: Sequence[AuditEvent]) -> AuditHead:
         if self.is_full:
             raise self.failure
         self.groups.append(list(events))
+        return AuditHead(len(self.numbers), b"")
+
+    def testify(self, head: AuditHead) -> None:
+        if self.is_deaf:
+            raise self.failure
+        self.testimonies.append(head.number)
 
     @property
     def numbers(self) -> list[int | None]:
@@ -242,7 +250,7 @@ def make_writer(shelf: Shelf) -> Iterator[Callable[..., AuditWriter]]:
     made: list[AuditWriter] = []
 
     def make(**options: Any) -> AuditWriter:
-        writer = AuditWriter(shelf, **options)
+        writer = AuditWriter(shelf.write, shelf.testify, **options)
         writer.start()
         made.append(writer)
         return writer
@@ -285,6 +293,31 @@ def test_what_a_full_disk_refuses_is_kept_and_written_once_it_can_be(
     shelf.is_full = False
     wait_until(lambda: writer.backlog == 0)
     writer.require()
+    assert shelf.numbers == [0, 1, 2]
+
+
+def test_the_witness_is_told_once_for_many_groups_and_last_of_the_last(
+    make_writer: Callable[..., AuditWriter], shelf: Shelf
+) -> None:
+    writer = make_writer(interval_seconds=FAR_FROM_DUE)
+    for number in range(20):
+        writer.write(event(number))
+    assert len(shelf.groups) == 20
+    assert len(shelf.testimonies) <= 1
+    writer.stop()
+    assert shelf.testimonies[-1] == 20
+
+
+def test_a_witness_that_does_not_answer_is_told_later_and_nothing_is_written_twice(
+    make_writer: Callable[..., AuditWriter], shelf: Shelf
+) -> None:
+    shelf.is_deaf = True
+    writer = make_writer(interval_seconds=0.01)
+    for number in range(3):
+        writer.write(event(number))
+    assert shelf.testimonies == []
+    shelf.is_deaf = False
+    wait_until(lambda: shelf.testimonies == [3])
     assert shelf.numbers == [0, 1, 2]
 
 

@@ -119,6 +119,25 @@ def test_servers_that_share_a_quota_exceed_it_by_one_second_at_most(times: Times
     assert 10 <= count <= 10 + calls_in_one_second
 
 
+def test_nobody_waits_while_another_call_is_noting_them_all(times: Times, noted: Noted) -> None:
+    def slowly(key_id: str, calls: int) -> int:
+        if calls:
+            charged.append(key_id)
+            meter.charge(bounded)  # another call, in the middle of it
+        return noted(key_id, calls)
+
+    charged: list[str] = []
+    meter = Meter(slowly, now=times.now, clock=times.clock)
+    bounded = key(calls_per_day=4)
+    meter.charge(bounded)
+    times.seconds += 1
+    meter.charge(bounded)
+    assert len(charged) == 1
+    meter.charge(bounded)
+    with pytest.raises(QuotaSpent):
+        meter.charge(bounded)
+
+
 def test_what_was_counted_is_noted_when_the_server_ends(meter: Meter, noted: Noted) -> None:
     assert allowed(meter, key(calls_per_day=5), tries=3) == 3
     meter.flush()

@@ -25,6 +25,8 @@ LOCAL = "local"
 # An entry of this action says that entries before it are missing: the database is an older copy of itself.
 RESTORED = "audit/restored"
 LONGEST_OUTCOME = 64
+# Made once: making one takes as long as encoding an entry.
+CANONICAL = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +80,20 @@ def chained(events: Iterable[AuditEvent], head: AuditHead) -> list[AuditEntry]:
 
 def hash_of(number: int, event: AuditEvent, previous: bytes) -> bytes:
     """SHA-256 of the hash before and of the entry as canonical JSON (docs/decisions/0602)."""
-    document = json.dumps(_content(number, event), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(previous + document.encode()).digest()
+    return hashlib.sha256(previous + CANONICAL.encode(_content(number, event)).encode()).digest()
 
 
 def _content(number: int, event: AuditEvent) -> dict[str, object]:
+    # In the order of the alphabet, as the canonical form asks for.
     return {
-        "number": number,
-        "at": moment_text(event.at),
-        "key": event.key_id,
         "action": event.action,
+        "at": moment_text(event.at),
         "gallery": event.gallery,
+        "key": event.key_id,
+        "number": number,
         "outcome": event.outcome,
-        "threshold": event.threshold,
         "revision": event.revision,
+        "threshold": event.threshold,
     }
 
 

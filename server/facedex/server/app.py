@@ -128,7 +128,7 @@ class App:
         self._readiness = Readiness(self._galleries.loaded_share)
         self._lookers = futures.ThreadPoolExecutor(settings.workers, thread_name_prefix="look")
         self._meter = Meter(self._store.api_keys.add_calls, now=self._store.now)
-        self._audit = AuditWriter(self._store.audit.append)
+        self._audit = AuditWriter(self._store.audit.write, self._store.audit.testify)
         self._recorder = Recorder(self._audit, RULES, choice=settings.audit, now=self._store.now)
         self._certificates = None if settings.tls is None else Certificates(settings.tls)
         self._metrics = Metrics()

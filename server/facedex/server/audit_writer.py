@@ -1,7 +1,12 @@
-"""Writes the audit beside the calls: in groups, soon, and before the answer where that is promised."""
+"""Writes the audit beside the calls: in groups, soon, and before the answer where that is promised.
+
+The witness of the audit lies in another database. To note each group there would cost as much again as writing it, so that is
+done a few times a second (docs/decisions/0605).
+"""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -14,7 +19,7 @@ from facedex.indexer.errors import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from facedex.indexer.audit import AuditEvent
+    from facedex.indexer.audit import AuditEvent, AuditHead
 
 logger = structlog.get_logger("facedex.server")
 
@@ -50,23 +55,29 @@ class AuditWriter:
 
     What is `note`d is on disk within a quarter of a second, or when the server has stopped in good order. What is
     `write`n is on disk when that returns; those who write at the same time share a transaction. While the database does
-    not take entries they are kept, up to a bound; then `require` refuses new calls.
+    not take entries they are kept, up to a bound; then `require` refuses new calls. `testify` is told the head of what was
+    written once in an interval, and when the server stops.
     """
 
     def __init__(
         self,
-        append: Callable[[Sequence[AuditEvent]], object],
+        write: Callable[[Sequence[AuditEvent]], AuditHead],
+        testify: Callable[[AuditHead], None],
         *,
         interval_seconds: float = INTERVAL_SECONDS,
         capacity: int = CAPACITY,
     ) -> None:
-        self._append = append
+        self._append = write
+        self._testify = testify
+        self._untold: AuditHead | None = None
+        self._told_at = -math.inf
         self._interval_seconds = interval_seconds
         self._capacity = capacity
         self._queue: list[_Waiting] = []
         self._changed = threading.Condition()
         self._is_urgent = False
         self._is_failing = False
+        self._is_silent = False
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
@@ -115,12 +126,27 @@ class AuditWriter:
                 group = self._queue[:MOST_AT_ONCE]
             if group:
                 self._write_group(group)
+            if time.monotonic() - self._told_at >= self._interval_seconds:
+                self._tell()
+        self._tell()
+
+    def _tell(self) -> None:
+        head, self._told_at = self._untold, time.monotonic()
+        if head is None:
+            return
+        try:
+            self._testify(head)
+        except Exception as error:  # noqa: BLE001  (the entries are written; the witness is told after the next interval)
+            self._note_silence(_cause(error))
+        else:
+            self._untold = None
+            self._note_silence("")
 
     def _write_group(self, group: list[_Waiting]) -> None:
         try:
-            self._append([each.event for each in group])
+            self._untold = self._append([each.event for each in group])
         except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may go well, and until then nothing is lost)
-            self._note_failure(error.cause if isinstance(error, StoreUnavailable) else type(error).__name__)
+            self._note_failure(_cause(error))
             time.sleep(self._interval_seconds)
             return
         self._note_failure("")
@@ -137,3 +163,12 @@ class AuditWriter:
         if self._is_failing and not cause:
             logger.info("the audit is written again")
         self._is_failing = bool(cause)
+
+    def _note_silence(self, cause: str) -> None:
+        if cause and not self._is_silent:
+            logger.error("the witness of the audit cannot be told", cause=cause)
+        self._is_silent = bool(cause)
+
+
+def _cause(error: Exception) -> str:
+    return error.cause if isinstance(error, StoreUnavailable) else type(error).__name__

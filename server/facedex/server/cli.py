@@ -19,6 +19,7 @@ from facedex.server.exposure import ListensOpenly, Openness
 from facedex.server.log import configure_logging
 from facedex.server.recorder import AuditChoice
 from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings
+from facedex.server.status_cli import status_command
 from facedex.server.tls import CertificateUnusable, TlsFiles
 
 DEFAULT_LIMITS = ImageLimits()
@@ -38,6 +39,9 @@ app = typer.Typer(
 @app.callback(help="The facedex server: who is on this photograph?")
 def program() -> None:
     """The facedex server."""
+
+
+app.command(name="status")(status_command)
 
 
 @app.command(name="serve")

@@ -16,7 +16,6 @@ from grpc_status import rpc_status
 from facedex.indexer.errors import MalformedMessage
 from facedex.server.access import Caller
 from facedex.server.admission import HEALTH, Stopping
-from facedex.server.recorder import outcomes_of
 from facedex.server.status import Failure, failure_of, is_expected
 
 if TYPE_CHECKING:
@@ -88,8 +87,8 @@ class CallInterceptor(grpc.ServerInterceptor):
                 with self._places.of_calls(method).place():
                     request = self._asked_once(method, messages, handler, context, record)
                     with self._gate.open_for(caller, context):
-                        record.answer = handler.unary_unary(request, context)
-                self._metrics.answered(record.gallery, outcomes_of(record.answer))
+                        record.note_answer(handler.unary_unary(request, context))
+                self._metrics.answered(record.gallery, record.outcomes)
             return record.answer
 
         return call
@@ -120,9 +119,10 @@ class CallInterceptor(grpc.ServerInterceptor):
         return call
 
     def _note_answer(self, record: Record, answer: Any) -> None:
-        gallery = record.answered()
-        self._metrics.answered(gallery, outcomes_of(answer))
-        self._recorder.answered(record, answer, gallery)
+        gallery = record.oldest_gallery()
+        record.note_answer(answer)
+        self._metrics.answered(gallery, record.outcomes)
+        self._recorder.answered(record, gallery)
 
     def _admitted(self, method: str, context: grpc.ServicerContext, record: Record) -> Caller:
         caller = record.caller = self._gate.caller(method, context)

@@ -67,12 +67,17 @@ class _Bucket:
 
 @dataclass(slots=True)
 class _Day:
-    """Calls of one key on one day: what all servers have noted, and what this one has not noted yet."""
+    """Calls of one key on one day: what all servers have noted, what this one is noting, and what it has not noted yet."""
 
     day: date
     noted: int
     noted_at: float
+    in_flight: int = 0
     unnoted: int = 0
+
+    @property
+    def calls(self) -> int:
+        return self.noted + self.in_flight + self.unnoted
 
 
 @dataclass(slots=True)
@@ -104,6 +109,8 @@ class Meter:
         if terms.calls_per_second is None and terms.calls_per_day is None:
             return
         counts = self._counts_of(key.key_id)
+        if terms.calls_per_day is not None:
+            self._note_when_due(counts, key)
         with counts.lock:
             if terms.calls_per_second is not None:
                 self._require_token(counts, key, rate=terms.calls_per_second)
@@ -117,7 +124,7 @@ class Meter:
         for key_id, counts in list(self._counts.items()):
             with counts.lock:
                 if counts.day is not None and counts.day.unnoted:
-                    self._note_day(key_id, counts.day)
+                    counts.day.noted, counts.day.unnoted = self._note(key_id, counts.day.unnoted), 0
 
     def _counts_of(self, key_id: str) -> _Counts:
         with self._adding:
@@ -138,15 +145,29 @@ class Meter:
         day = counts.day
         if day is None or day.day != today:
             day = counts.day = _Day(today, self._note(key.key_id, 0), self._clock())
-        elif self._clock() - day.noted_at >= NOTED_EVERY_SECONDS:
-            self._note_day(key.key_id, day)
-        if day.noted + day.unnoted >= quota:
+        if day.calls >= quota:
             raise QuotaSpent(key, retry_after_seconds=self._seconds_of_today())
         day.unnoted += 1
 
-    def _note_day(self, key_id: str, day: _Day) -> None:
-        day.noted = self._note(key_id, day.unnoted)
-        day.unnoted, day.noted_at = 0, self._clock()
+    def _note_when_due(self, counts: _Counts, key: ApiKey) -> None:
+        """One caller writes into the database, and the others do not wait for it."""
+        with counts.lock:
+            day = counts.day
+            if day is None or day.in_flight or self._clock() - day.noted_at < NOTED_EVERY_SECONDS:
+                return
+            if day.day != self._now().date():
+                return
+            day.in_flight, day.unnoted, day.noted_at = day.unnoted, 0, self._clock()
+        noted = None
+        try:
+            noted = self._note(key.key_id, day.in_flight)
+        finally:
+            with counts.lock:
+                if noted is None:
+                    day.unnoted += day.in_flight
+                else:
+                    day.noted = noted
+                day.in_flight = 0
 
     def _seconds_of_today(self) -> float:
         now = self._now()

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from facedex.server.admission import HEALTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from prometheus_client.metrics_core import Metric
@@ -80,7 +80,7 @@ class Metrics:
         if reason:
             self._refused.labels(reason).inc()
 
-    def answered(self, gallery: str, outcomes: dict[str, int]) -> None:
+    def answered(self, gallery: str, outcomes: Mapping[str, int]) -> None:
         """Of one answer: how often which outcome."""
         for outcome, count in outcomes.items():
             self._outcomes.labels(gallery, outcome).inc(count)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 import threading
 from collections import Counter, deque
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,13 +20,14 @@ from facedex.server.status import failure_of
 from facedex.v1 import enrolment_pb2, identification_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable
     from datetime import datetime
 
     from facedex.server.audit_writer import AuditWriter
 
 # Of health, and of methods that nobody may call.
 UNKNOWN = Rule(frozenset(), recorded=Recorded.NOT)
+NO_OUTCOMES: Mapping[str, int] = MappingProxyType({})
 # Who has no key is counted, and an entry each second tells how many; else anybody could fill the disk.
 NOBODY_EVERY_SECONDS = 1.0
 
@@ -47,6 +50,7 @@ class Record:
     galleries: deque[str] = field(default_factory=deque[str])
     gallery: str = ""
     answer: Any = None
+    outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def asked(self, request: Any) -> None:
         """What is asked; of a stream, each request, in order."""
@@ -55,7 +59,11 @@ class Record:
         self.gallery = name if GALLERY_NAME.fullmatch(name) else ""
         self.galleries.append(self.gallery)
 
-    def answered(self) -> str:
+    def note_answer(self, answer: Any) -> None:
+        """What is answered: the one answer, or one of a stream."""
+        self.answer, self.outcomes = answer, outcomes_of(answer)
+
+    def oldest_gallery(self) -> str:
         """The gallery of the oldest request of a stream that has no answer yet, and now has one."""
         return self.galleries.popleft() if self.galleries else ""
 
@@ -93,11 +101,12 @@ class Recorder:
             self._note_failure(record, "CANCELLED" if isinstance(error, grpc.RpcError) else failure_of(error).reason)
             raise
         if record.answer is not None:
-            self._record(record, record.answer, record.gallery, is_first=record.rule.recorded is Recorded.BEFORE_ANSWER)
+            self._record(record, record.gallery, is_first=record.rule.recorded is Recorded.BEFORE_ANSWER)
 
-    def answered(self, record: Record, answer: Any, gallery: str) -> None:
-        """Of a stream: one answer, and the gallery of its request."""
-        self._record(record, answer, gallery, is_first=False)
+    def answered(self, record: Record, gallery: str) -> None:
+        """Of a stream: one answer, by the gallery of its request."""
+        self._record(record, gallery, is_first=False)
+        record.answer = None  # it has its entry
 
     def flush(self) -> None:
         """Notes what was only counted so far."""
@@ -113,12 +122,11 @@ class Recorder:
             return caller is not None and caller.key is not None
         return self._choice is AuditChoice.ALWAYS
 
-    def _record(self, record: Record, answer: Any, gallery: str, *, is_first: bool) -> None:
+    def _record(self, record: Record, gallery: str, *, is_first: bool) -> None:
         if record.rule.recorded is Recorded.NOT or not self._is_on(record.caller):
             return
-        event = self._event(
-            record, gallery, outcome_of(answer), threshold=_threshold(answer), revision=_revision(answer)
-        )
+        answer = record.answer
+        event = self._event(record, gallery, _outcome(record), threshold=_threshold(answer), revision=_revision(answer))
         if is_first:
             self._writer.write(event)
         else:
@@ -159,15 +167,14 @@ class Recorder:
         )
 
 
-def outcome_of(answer: Any) -> str:
+def _outcome(record: Record) -> str:
     """What came out, in the API's own words and with counts: never who."""
-    if isinstance(answer, enrolment_pb2.RequestError):
-        return answer.reason
-    counts = outcomes_of(answer)
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "OK"
+    if isinstance(record.answer, enrolment_pb2.RequestError):
+        return record.answer.reason
+    return ", ".join(f"{name} {count}" for name, count in sorted(record.outcomes.items())) or "OK"
 
 
-def outcomes_of(answer: Any) -> dict[str, int]:
+def outcomes_of(answer: Any) -> Mapping[str, int]:
     """How often which decision or outcome of enrolment; empty for other answers."""
     if isinstance(answer, identification_pb2.IdentifyResponse):
         return _counted(identification_pb2.Decision.Name(each.decision) for each in answer.faces) or {"NO_FACE": 1}
@@ -175,7 +182,7 @@ def outcomes_of(answer: Any) -> dict[str, int]:
         return _counted([identification_pb2.Decision.Name(answer.decision)])
     if isinstance(answer, enrolment_pb2.EnrolResponse):
         return _counted(enrolment_pb2.EnrolOutcome.Name(each.outcome) for each in answer.results)
-    return {}
+    return NO_OUTCOMES
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from facedex.indexer.audit import (
@@ -35,8 +36,9 @@ PER_READ = 10_000
 class AuditLog:
     """The audit of an installation: entries are appended, and never changed.
 
-    Whoever appends locks the head, so that all servers over one database write one chain. After each transaction the head
-    is noted in the witness, outside the database; a crash between the two leaves it behind, which proves nothing wrong.
+    Whoever appends locks the head, so that all servers over one database write one chain. After a transaction, or a few of
+    them, the head is noted in the witness, outside the database; a crash before that leaves the witness behind, which proves
+    nothing wrong.
     """
 
     def __init__(
@@ -58,15 +60,24 @@ class AuditLog:
         self._is_compared = False
 
     def append(self, events: Sequence[AuditEvent]) -> AuditHead:
-        """Writes entries; when it returns, they are on disk. Raises StoreUnavailable."""
+        """Writes entries and notes the head in the witness; when it returns, both are on disk. Raises StoreUnavailable."""
+        head = self.write(events)
+        if events:
+            self.testify(head)
+        return head
+
+    def write(self, events: Sequence[AuditEvent]) -> AuditHead:
+        """Writes entries; when it returns, they are on disk. The witness knows nothing of them until `testify`."""
         if not self._is_compared:
             self._note_restored()
             self._is_compared = True
         with self._writing() as connection:
-            head = audit_rows.append(connection, events)
-        if self._witness is not None and events:
+            return audit_rows.append(connection, events)
+
+    def testify(self, head: AuditHead) -> None:
+        """Notes a head in the witness, if there is one; when it returns, that is on disk. Raises StoreUnavailable."""
+        if self._witness is not None:
             self._witness.note(self._store_id, head, self._key)
-        return head
 
     def head(self) -> AuditHead:
         with self._reading() as connection:
@@ -132,7 +143,7 @@ class AuditLog:
     def _store_id(self) -> str:
         return self._erasures.signer.store_id
 
-    @property
+    @cached_property
     def _key(self) -> bytes:
         return self._erasures.secret(KEY)
 
