@@ -18,6 +18,7 @@ from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.search.fast import FastIndex, FastSettings
 from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.template_index import EVERYBODY, Scope, TemplateIndex
+from facedex.indexer.search.torch_memory import TorchMemory
 from facedex.indexer.search.two_looks import LookSettings
 
 MakeIndex = Callable[[], TemplateIndex]
@@ -45,7 +46,14 @@ def short_code_index() -> TemplateIndex:
     return FastIndex(DIMENSION, replace(SMALL_PARTS, code_rates=(HALF_RATE,)), operating_score=0.9)
 
 
-@pytest.fixture(params=[exact_index, fast_index, short_code_index], ids=["exact", "fast", "short codes"])
+def device_index() -> TemplateIndex:
+    """The processor stands in for a device."""
+    return FastIndex(DIMENSION, SMALL_PARTS, memory=TorchMemory("cpu"))
+
+
+@pytest.fixture(
+    params=[exact_index, fast_index, short_code_index, device_index], ids=["exact", "fast", "short codes", "device"]
+)
 def make_index(request: pytest.FixtureRequest) -> MakeIndex:
     made: MakeIndex = request.param
     return made
