@@ -30,7 +30,7 @@ def doctor(
     ] = BUILTIN_EMBEDDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Tells which device is used, and proves it: the same crops are embedded there and on the processor. Exit code 1: a problem."""
+    """Tells which device is used, and proves it: crops are embedded there and on the processor. Exits with 1 at a problem."""
     found = diagnose(device, data=data, detector=detector, embedder=embedder, hardware=TorchHardware())
     if as_json:
         typer.echo(json.dumps(found.document(), indent=2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,10 @@ def ask(batches: Batches, number: float, answers: dict[float, object], *, size: 
     return thread
 
 
+def _is_queued(batches: Batches, count: int) -> bool:
+    return len(batches._queue) == count
+
+
 def test_who_comes_while_the_device_works_shares_the_next_batch() -> None:
     device, answers = SlowDevice(), dict[float, object]()
     batches = Batches([device])
@@ -227,7 +232,7 @@ def test_who_comes_while_the_device_works_shares_the_next_batch() -> None:
     wait_until(lambda: device.batches == [[1]])
     for number in (2, 3, 4):
         threads.append(ask(batches, number, answers))
-        wait_until(lambda expected=number: len(batches._queue) == expected - 1)
+        wait_until(partial(_is_queued, batches, number - 1))
     device.let_go.release(2)
     for thread in threads:
         thread.join(20)

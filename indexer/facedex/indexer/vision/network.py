@@ -1,7 +1,7 @@
 """What a detector or embedder needs of a network, and an ONNX network on onnxruntime, one thread a run."""
 
 import logging
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -60,11 +60,9 @@ class OnProcessor:
 class Network:
     """One loaded network with one picture-shaped input: batch × 3 × height × width."""
 
-    most_at_once: Final = 1
-    """A batch is no faster on a processor's core, and may be slower."""
-
     def __init__(self, name: str, graph: bytes) -> None:
         self.name = name
+        self.most_at_once = 1  # a batch is no faster on a processor's core, and may be slower
         try:
             self._session: Any = onnxruntime.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
         except Exception as problem:  # onnxruntime's errors have no common base

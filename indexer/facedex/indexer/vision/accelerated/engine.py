@@ -103,7 +103,8 @@ class Engine:
         self._precision = precision
         self._is_cuda = self._device.type == "cuda"
         # In place and for good: a weight that several engines share would be converted by the last of them.
-        self._module = module.eval().to(self._device, precision.value).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        moved: Any = module.eval().to(self._device, precision.value)
+        self._module: nn.Module = moved.to(memory_format=torch.channels_last)
         self._recorded_shape = recorded_shape
         self._recorder = recorder if recorder is not None else CudaRecorder() if self._is_cuda else None
         self._replays: dict[int, Callable[[Tensor], Outputs] | None] = {}

@@ -37,8 +37,14 @@ IN_SINGLE_PRECISION: Final = frozenset({"ConvInteger", "MatMulInteger", "Dynamic
 """Sums of products of 8-bit numbers do not fit into 16 bits."""
 
 
-def _convolved(node: Node, inputs: Sequence[Any]) -> Tensor:
-    signal, weights, bias = (*inputs, None)[:3]
+def _up_to_three(inputs: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """The inputs, None for those that are left out at the end."""
+    first, second, third = (*inputs, None, None)[:3]
+    return first, second, third
+
+
+def _convolved(node: Node, inputs: Sequence[Any]) -> Any:
+    signal, weights, bias = _up_to_three(inputs)
     signal, padding = _padded(node, signal, weights.shape[2:])
     return functional.conv2d(
         signal,
@@ -63,30 +69,30 @@ def _padded(
     return functional.pad(signal, (left, right, top, bottom), value=filler), (0, 0)
 
 
-def _convolved_integers(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _convolved_integers(node: Node, inputs: Sequence[Any]) -> Any:
     signal, weights, *zeros = inputs
     return _convolved(node, (_centred(signal, zeros[:1]), _centred(weights, zeros[1:])))
 
 
-def _multiplied_integers(_: Node, inputs: Sequence[Any]) -> Tensor:
+def _multiplied_integers(_: Node, inputs: Sequence[Any]) -> Any:
     left, right, *zeros = inputs
     return _centred(left, zeros[:1]) @ _centred(right, zeros[1:])
 
 
-def _centred(values: Tensor, zeros: Sequence[Tensor | None]) -> Tensor:
+def _centred(values: Tensor, zeros: Sequence[Any]) -> Tensor:
     zero = zeros[0] if zeros else None
     return values.float() if zero is None else values.float() - zero.float()
 
 
-def _fully_connected(node: Node, inputs: Sequence[Any]) -> Tensor:
-    left, right, bias = (*inputs, None)[:3]
+def _fully_connected(node: Node, inputs: Sequence[Any]) -> Any:
+    left, right, bias = _up_to_three(inputs)
     left = left.T if node.attributes.get("transA", 0) else left
     right = right.T if node.attributes.get("transB", 0) else right
     product = (left @ right) * node.attributes.get("alpha", 1.0)
     return product if bias is None else product + bias * node.attributes.get("beta", 1.0)
 
 
-def _normalised(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _normalised(node: Node, inputs: Sequence[Any]) -> Any:
     signal, *parameters = inputs
     # In the precision of the signal, so that a network in half precision stays in it.
     return functional.batch_norm(
@@ -97,7 +103,7 @@ def _normalised(node: Node, inputs: Sequence[Any]) -> Tensor:
     )
 
 
-def _sloped(_: Node, inputs: Sequence[Any]) -> Tensor:
+def _sloped(_: Node, inputs: Sequence[Any]) -> Any:
     signal, slopes = inputs
     if slopes.numel() in {1, signal.shape[1]} and slopes.ndim != 1:
         return functional.prelu(signal, slopes.reshape(-1))
@@ -115,7 +121,7 @@ def _pooled(node: Node, inputs: Sequence[Any], *, maximum: bool) -> Tensor:  # t
     return functional.avg_pool2d(signal, kernel, strides, padding, ceil_mode=ceil, count_include_pad=counts)
 
 
-def _resized(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _resized(node: Node, inputs: Sequence[Any]) -> Any:
     """Nearest neighbours at whole multiples, which is all that detectors use."""
     signal, *numbers = inputs
     factors = [float(each) for each in numbers[1]] if len(numbers) > 1 and numbers[1] is not None else []
@@ -127,20 +133,20 @@ def _resized(node: Node, inputs: Sequence[Any]) -> Tensor:
     return functional.interpolate(signal, scale_factor=factors[2:], mode="nearest")
 
 
-def _reshaped(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _reshaped(node: Node, inputs: Sequence[Any]) -> Any:
     value, wanted = inputs
     copies = not node.attributes.get("allowzero", 0)
     sizes = [value.shape[place] if size == 0 and copies else size for place, size in enumerate(wanted.tolist())]
     return value.reshape(sizes)
 
 
-def _flattened(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _flattened(node: Node, inputs: Sequence[Any]) -> Any:
     (value,) = inputs
     axis = node.attributes.get("axis", 1) % (value.ndim + 1)
     return value.reshape(int(np.prod(value.shape[:axis])), -1)
 
 
-def _gathered(node: Node, inputs: Sequence[Any]) -> Value:
+def _gathered(node: Node, inputs: Sequence[Any]) -> Any:
     value, places = inputs
     axis = node.attributes.get("axis", 0)
     if isinstance(value, Tensor):
@@ -154,27 +160,27 @@ def _axes(node: Node, numbers: Sequence[Any]) -> list[int]:
     return list(given) if given is not None else numbers[0].tolist() if numbers and numbers[0] is not None else []
 
 
-def _unsqueezed(node: Node, inputs: Sequence[Any]) -> Value:
+def _unsqueezed(node: Node, inputs: Sequence[Any]) -> Any:
     value, *numbers = inputs
     for axis in sorted(_axes(node, numbers)):
         value = value.unsqueeze(axis) if isinstance(value, Tensor) else np.expand_dims(value, axis)
     return value
 
 
-def _squeezed(node: Node, inputs: Sequence[Any]) -> Value:
+def _squeezed(node: Node, inputs: Sequence[Any]) -> Any:
     value, *numbers = inputs
     axes = tuple(_axes(node, numbers)) or tuple(place for place, size in enumerate(value.shape) if size == 1)
     return value.squeeze(axes) if isinstance(value, Tensor) else np.squeeze(value, axes)
 
 
-def _joined(node: Node, inputs: Sequence[Any]) -> Value:
+def _joined(node: Node, inputs: Sequence[Any]) -> Any:
     axis = node.attributes["axis"]
     if isinstance(inputs[0], Tensor):
         return torch.cat(list(inputs), axis)
     return np.concatenate(inputs, axis)
 
 
-def _cut(_: Node, inputs: Sequence[Any]) -> Value:
+def _cut(_: Node, inputs: Sequence[Any]) -> Any:
     value, starts, ends, *rest = inputs
     axes = rest[0].tolist() if rest and rest[0] is not None else range(len(starts))
     steps = rest[1].tolist() if len(rest) > 1 and rest[1] is not None else [1] * len(starts)
@@ -190,49 +196,49 @@ def _cut_along(value: Value, axis: int, part: slice) -> Value:
     return value[(slice(None),) * (axis % value.ndim) + (part,)]
 
 
-def _split(node: Node, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
+def _split(node: Node, inputs: Sequence[Any]) -> Any:
     value, *numbers = inputs
     axis = node.attributes.get("axis", 0)
     sizes = numbers[0].tolist() if numbers and numbers[0] is not None else node.attributes.get("split")
     return value.split(list(sizes), axis) if sizes else value.chunk(len(node.outputs), axis)
 
 
-def _clipped(node: Node, inputs: Sequence[Any]) -> Tensor:
-    value, low, high = (*inputs, None, None)[:3]
+def _clipped(node: Node, inputs: Sequence[Any]) -> Any:
+    value, low, high = _up_to_three(inputs)
     low = node.attributes.get("min") if low is None else float(low)
     high = node.attributes.get("max") if high is None else float(high)
     return value if low is None and high is None else value.clamp(low, high)
 
 
-def _cast(node: Node, inputs: Sequence[Any]) -> Value:
+def _cast(node: Node, inputs: Sequence[Any]) -> Any:
     (value,) = inputs
     if isinstance(value, Tensor):
         return value  # numbers are floating-point numbers already
     return value.astype({1: np.float32, 6: np.int32, 7: np.int64}[node.attributes["to"]])
 
 
-def _length(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _length(node: Node, inputs: Sequence[Any]) -> Any:
     value, *numbers = inputs
     axes = _axes(node, numbers)
     # A sum of squares in half precision could overflow.
     return value.float().norm(dim=axes or None, keepdim=bool(node.attributes.get("keepdims", 1))).to(value.dtype)
 
 
-def _mean(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _mean(node: Node, inputs: Sequence[Any]) -> Any:
     value, *numbers = inputs
     axes = _axes(node, numbers) or list(range(value.ndim))
     return value.mean(dim=axes, keepdim=bool(node.attributes.get("keepdims", 1)))
 
 
-def _quantised(node: Node, inputs: Sequence[Any]) -> Tensor:
-    value, scale, zero = (*inputs, None)[:3]
+def _quantised(node: Node, inputs: Sequence[Any]) -> Any:
+    value, scale, zero = _up_to_three(inputs)
     lowest, highest = (-128, 127) if zero is not None and zero.dtype == torch.int8 else (0, 255)
     scale, zero = _along(node, value, scale), 0 if zero is None else _along(node, value, zero)
     return (torch.round(value / scale) + zero).clamp(lowest, highest)
 
 
-def _dequantised(node: Node, inputs: Sequence[Any]) -> Tensor:
-    value, scale, zero = (*inputs, None)[:3]
+def _dequantised(node: Node, inputs: Sequence[Any]) -> Any:
+    value, scale, zero = _up_to_three(inputs)
     value = value.to(scale.dtype)
     return (value if zero is None else value - _along(node, value, zero)) * _along(node, value, scale)
 
@@ -245,7 +251,7 @@ def _along(node: Node, value: Tensor, parameter: Tensor) -> Tensor:
     return parameter.reshape(-1, *[1] * (value.ndim - axis - 1)).to(value.dtype)
 
 
-def _dynamically_quantised(_: Node, inputs: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
+def _dynamically_quantised(_: Node, inputs: Sequence[Any]) -> Any:
     """Each picture by its own range: alone or among others, it gives the same."""
     (value,) = inputs
     rest = tuple(range(1, value.ndim))
@@ -255,33 +261,33 @@ def _dynamically_quantised(_: Node, inputs: Sequence[Any]) -> tuple[Tensor, Tens
     return (torch.round(value / scale) + zero).clamp(0, 255), scale, zero
 
 
-def _shape(_: Node, inputs: Sequence[Any]) -> Array:
+def _shape(_: Node, inputs: Sequence[Any]) -> Any:
     return np.array(inputs[0].shape, np.int64)
 
 
-def _largest(_: Node, inputs: Sequence[Any]) -> Tensor:
+def _largest(_: Node, inputs: Sequence[Any]) -> Any:
     largest = inputs[0]
     for each in inputs[1:]:
         largest = torch.maximum(largest, each)
     return largest
 
 
-def _smallest(_: Node, inputs: Sequence[Any]) -> Tensor:
+def _smallest(_: Node, inputs: Sequence[Any]) -> Any:
     smallest = inputs[0]
     for each in inputs[1:]:
         smallest = torch.minimum(smallest, each)
     return smallest
 
 
-def _max_pooled(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _max_pooled(node: Node, inputs: Sequence[Any]) -> Any:
     return _pooled(node, inputs, maximum=True)
 
 
-def _average_pooled(node: Node, inputs: Sequence[Any]) -> Tensor:
+def _average_pooled(node: Node, inputs: Sequence[Any]) -> Any:
     return _pooled(node, inputs, maximum=False)
 
 
-def _expanded(_: Node, inputs: Sequence[Any]) -> Tensor:
+def _expanded(_: Node, inputs: Sequence[Any]) -> Any:
     value, sizes = inputs
     return value.expand(torch.broadcast_shapes(value.shape, tuple(sizes.tolist())))
 
