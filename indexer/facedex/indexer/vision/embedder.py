@@ -50,7 +50,7 @@ class Embedder:
         (output,) = self._network.run(tensors).values()
         vectors = self._checked(output, len(tensors))
         summed = vectors[: len(crops)] + vectors[len(crops) :] if views else vectors
-        return np.stack([self._unit(vector) for vector in summed])
+        return np.asarray([self._unit(vector) for vector in summed], np.float32)
 
     def try_out(self) -> None:
         """Embed a grey picture; `ModelUnusable` where the vector is not what the manifest promises."""
