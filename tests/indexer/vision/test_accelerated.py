@@ -19,7 +19,7 @@ from facedex.indexer.vision.accelerated import network as device_network
 from facedex.indexer.vision.accelerated.batches import Batches, Results
 from facedex.indexer.vision.accelerated.engine import MOST_AT_ONCE, Engine, Precision, Recorder
 from facedex.indexer.vision.accelerated.module import GraphModule
-from facedex.indexer.vision.accelerated.network import OnDevices, least_cosine
+from facedex.indexer.vision.accelerated.network import LEAST_COSINE, LEAST_COSINE_OF_QUANTISED, OnDevices, least_cosine
 from facedex.indexer.vision.accelerated.reading import read_graph
 from facedex.indexer.vision.errors import ModelUnusable
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder
@@ -37,11 +37,11 @@ def crops(count: int, *, size: tuple[int, int]) -> list[np.ndarray]:
     return list(noise.astype(np.uint8))
 
 
-def check_embedder(folder: Path, name: str) -> None:
+def check_embedder(folder: Path, name: str, *, least: float, count: int = 3) -> None:
     expected, actual = ModelFolder(folder).load_embedder(name), ModelFolder(folder, STAND_IN).load_embedder(name)
-    shown = crops(3, size=expected.size)
+    shown = crops(count, size=expected.size)
     vectors = actual.embed_together(shown)
-    assert least_cosine(np.stack([expected.embed(each) for each in shown]), vectors) > 0.99999
+    assert least_cosine(np.stack([expected.embed(each) for each in shown]), vectors) > least
     assert actual.most_at_once == MOST_AT_ONCE
 
 
@@ -63,14 +63,16 @@ def picture(people: Path) -> np.ndarray:
 
 
 def test_the_built_in_models_give_the_same_on_a_device(tmp_path: Path, picture: np.ndarray) -> None:
-    check_embedder(tmp_path, BUILTIN_EMBEDDER)
+    # In 8 bits, a rounding that goes to the other side is a whole step: enough crops are shown for that to happen.
+    check_embedder(tmp_path, BUILTIN_EMBEDDER, least=LEAST_COSINE_OF_QUANTISED, count=64)
     check_detector(tmp_path, BUILTIN_DETECTOR, picture)
 
 
 @pytest.mark.assets
 @pytest.mark.parametrize("name", THIRD_PARTY["embedder"])
 def test_third_party_embedders_give_the_same_on_a_device(assets: Path, name: str) -> None:
-    check_embedder(assets / "models", name)
+    least = LEAST_COSINE_OF_QUANTISED if name.endswith("int8") else LEAST_COSINE[Precision.SINGLE]
+    check_embedder(assets / "models", name, least=least)
 
 
 @pytest.mark.assets

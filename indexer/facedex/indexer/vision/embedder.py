@@ -11,7 +11,10 @@ from facedex.indexer.vision.network import FaceNetwork, tensor_of
 
 
 class Embedder:
-    """Turns crops into vectors: one by one on a processor, where a batch is no faster. No vector depends on its neighbours."""
+    """Turns crops into vectors: one by one on a processor, where a batch is no faster and no vector depends on its neighbours.
+
+    On a device, rounding may depend on the size of the batch; see decision 801 for how much that is.
+    """
 
     def __init__(self, manifest: ModelManifest, network: FaceNetwork) -> None:
         if manifest.embedder is None:
@@ -50,7 +53,8 @@ class Embedder:
         (output,) = self._network.run(tensors).values()
         vectors = self._checked(output, len(tensors))
         summed = vectors[: len(crops)] + vectors[len(crops) :] if views else vectors
-        return np.asarray([self._unit(vector) for vector in summed], np.float32)
+        unit: NDArray[np.float32] = np.stack([self._unit(vector) for vector in summed])
+        return unit
 
     def try_out(self) -> None:
         """Embed a grey picture; `ModelUnusable` where the vector is not what the manifest promises."""
@@ -59,7 +63,7 @@ class Embedder:
 
     def _run(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         (output,) = self._network.run(tensor_of(crop, self.manifest.input)).values()
-        return self._checked(output, 1)[0]
+        return self._checked(output, 1).reshape(-1)
 
     def _checked(self, output: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         """Vectors (count, dimension), of the length that the manifest promises."""

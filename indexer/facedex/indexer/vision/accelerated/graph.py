@@ -61,12 +61,13 @@ def _is_constant(convolution: Node, norm: Node, constants: Mapping[str, Array]) 
 def _joined(convolution: Node, norm: Node, constants: dict[str, Array]) -> Node:
     """A convolution with the normalisation in its weights, which are computed in double precision."""
     gain, shift = normalisation(norm, [constants[name] for name in norm.inputs[1:]])
-    weights = constants[convolution.inputs[1]].astype(np.float64)
-    bias = constants[convolution.inputs[2]] if len(convolution.inputs) > 2 and convolution.inputs[2] else 0.0
+    signal, kernel, *biases = convolution.inputs
+    weights = constants[kernel].astype(np.float64)
+    bias = constants[biases[0]] if biases and biases[0] else 0.0
     names = [f"{norm.outputs[0]}/weights", f"{norm.outputs[0]}/bias"]
-    constants[names[0]] = (weights * gain.reshape(-1, *[1] * (weights.ndim - 1))).astype(np.float32)
+    constants[names[0]] = (weights * gain[:, None, None, None]).astype(np.float32)
     constants[names[1]] = (bias * gain + shift).astype(np.float32)
-    return replace(convolution, inputs=(convolution.inputs[0], *names), outputs=norm.outputs[:1])
+    return replace(convolution, inputs=(signal, *names), outputs=norm.outputs[:1])
 
 
 def normalisation(norm: Node, parameters: list[Array]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
