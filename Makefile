@@ -7,7 +7,7 @@ PROTOS := $(wildcard proto/facedex/v1/*.proto)
 # Tests and demo start many programs: each module is compiled once, not at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test coverage lint proto bench torture fuzz lock clean install
+.PHONY: demo test test-gpu coverage lint proto bench torture fuzz lock clean install
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# What needs a GPU: skipped, with the reason, where there is none; failing where there is one that cannot be used.
+test-gpu: install
+	$(BIN)/python -m pytest tests/gpu -m gpu
 
 # The same tests, and which lines and branches they run: half as long again.
 coverage: install

@@ -208,6 +208,7 @@ def test_a_search_that_names_a_revision_sees_it_on_every_server(site: Site) -> N
     servers = [site.start(), site.start()]
     here, there = (Wire(each.address) for each in servers)
     vectors = create_gallery(servers[0])
+    revision = 0
     for number in range(30):
         revision = here.enrolment.Enrol(enrol_request(GALLERY, f"person {number}", vectors.vector(number))).revision
         request = identify_request(GALLERY, vectors.vector(number))

@@ -6,19 +6,23 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from facedex.indexer.devices import PROCESSOR, Devices
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.indexes import Indexes, SearchSettings
 from facedex.indexer.search.snapshot import seal_of
 from facedex.indexer.vision.memory import keep_freed_memory
 from facedex.indexer.vision.models import ModelFolder
+from facedex.indexer.vision.network import OnProcessor
 from facedex.indexer.vision.pipelines import Pipelines
 from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from facedex.indexer.search.device_memory import DeviceMemory
     from facedex.indexer.store.store import Store
     from facedex.indexer.vision.decode import ImageLimits
+    from facedex.indexer.vision.network import Runtime
 
 
 def snapshot_folder(store: Store, data: Path) -> Path:
@@ -45,8 +49,9 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
     workers: int,
     smallest_face_px: float = SMALLEST_FACE_PX,
     search: SearchSettings | None = None,
+    devices: Devices = PROCESSOR,
 ) -> Galleries:
-    """The galleries of a store, with the models and snapshots of a data folder.
+    """The galleries of a store, with the models and snapshots of a data folder, on these devices.
 
     Raises:
         ModelError: a model is missing or cannot be used.
@@ -55,7 +60,7 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
     cv2.setNumThreads(1)  # each request has a core of its own; threads inside it would only take turns
     keep_freed_memory()
     pipelines = Pipelines(
-        ModelFolder(data / "models"),
+        ModelFolder(data / "models", runtime_on(devices)),
         detector=detector,
         limits=limits,
         workers=workers,
@@ -65,5 +70,28 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
         store,
         pipeline=pipelines.of_name(embedder),
         pipelines=pipelines,
-        indexes=Indexes(store, snapshot_folder(store, data), search=search or SearchSettings(threads=workers)),
+        indexes=Indexes(
+            store,
+            snapshot_folder(store, data),
+            search=search or SearchSettings(threads=workers),
+            memory=memory_of(devices),
+        ),
     )
+
+
+def runtime_on(devices: Devices) -> Runtime:
+    """What runs networks on these devices. Torch is imported only where there is one."""
+    if not devices.gpus:
+        return OnProcessor()
+    from facedex.indexer.vision.accelerated.network import OnDevices  # noqa: PLC0415  (imports torch)
+
+    return OnDevices(devices.names)
+
+
+def memory_of(devices: Devices) -> DeviceMemory | None:
+    """Where segments are kept for searches, which is the first device; None: in this machine's own memory alone."""
+    if not devices.gpus:
+        return None
+    from facedex.indexer.search.torch_memory import TorchMemory  # noqa: PLC0415  (imports torch)
+
+    return TorchMemory(devices.names[0])

@@ -30,6 +30,7 @@ from facedex.indexer import (
     models_cli,
 )
 from facedex.indexer.cli_session import good_order, opened
+from facedex.indexer.devices import DeviceChoice
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 
@@ -69,6 +70,7 @@ class Place:
     detector: str
     embedder: str
     data_keys: str | None
+    device: DeviceChoice
 
     @property
     def database_url(self) -> str:
@@ -96,9 +98,12 @@ def program(
             help="Encrypt faces, each person's under a key of their own, kept there.",
         ),
     ] = None,
+    device: Annotated[
+        DeviceChoice, typer.Option(envvar="FACEDEX_DEVICE", help="What detects, embeds and searches.")
+    ] = DeviceChoice.CPU,
 ) -> None:
     """Builds and tends galleries in a data folder, also while a server runs on it."""
-    context.obj = Place(data, database, detector, embedder, data_keys)
+    context.obj = Place(data, database, detector, embedder, data_keys, device)
 
 
 @app.command()

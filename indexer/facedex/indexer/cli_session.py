@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.devices import DeviceChoice, TorchHardware, chosen_devices
 from facedex.indexer.errors import IndexerError, InvalidArgument
 from facedex.indexer.failpoints import fail_point
 from facedex.indexer.galleries import Galleries
@@ -47,6 +48,8 @@ class HasGalleries(Protocol):
     def embedder(self) -> str: ...
     @property
     def data_keys(self) -> str | None: ...
+    @property
+    def device(self) -> DeviceChoice: ...
 
 
 class ReportsShare(Protocol):
@@ -90,6 +93,9 @@ def opened_store(place: HasGalleries) -> Generator[Store]:
 @contextmanager
 def opened(place: HasGalleries) -> Generator[Galleries]:
     """The galleries of a data folder, which is made where there is none."""
+    devices = chosen_devices(place.device, TorchHardware())
+    if place.device is DeviceChoice.AUTO:
+        say(f"device: {devices}")
     place.data.mkdir(parents=True, exist_ok=True)
     with opened_store(place) as store:
         yield assemble_galleries(
@@ -99,6 +105,7 @@ def opened(place: HasGalleries) -> Generator[Galleries]:
             embedder=place.embedder,
             limits=ImageLimits(),
             workers=available_cores(),
+            devices=devices,
         )
 
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from facedex.indexer.cli_session import INTERRUPTED, check_output, dealt_with, good_order, opened, say
+from facedex.indexer.devices import CALLERS_PER_CORE
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, InvalidArgument, JobTaken
 from facedex.indexer.jobs.bulk import BulkEnrolment, findings_of
@@ -95,7 +96,9 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
             max_image_bytes=ImageLimits().max_bytes,
             dump=DumpOptions(collection, calculator),
         )
-        bulk = BulkEnrolment(galleries.store, galleries.enroller(people), workers=available_cores())
+        # Who waits for a device holds no core; the workbench shares out the cores all the same.
+        workers = available_cores() * (1 if galleries.pipeline.embedder.most_at_once == 1 else CALLERS_PER_CORE)
+        bulk = BulkEnrolment(galleries.store, galleries.enroller(people), workers=workers)
         summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)
     _write(report, summary.findings)
     _print(summary, as_json=as_json)

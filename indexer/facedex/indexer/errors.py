@@ -24,6 +24,7 @@
     │   └── DeadlinePassed          the caller no longer waits
     └── ServiceError                the caller did nothing wrong
         ├── ModelMissing            a gallery's model is not loaded in this process
+        ├── DeviceUnusable          the device that was asked for is missing, or does not compute
         ├── StoreUnavailable        the database cannot be reached, is full, or is read-only
         ├── DataKeysMissing         people are encrypted, and the key store is not given or is another one
         ├── DataKeysMisplaced       keys beside the data would be in the same backup
@@ -330,6 +331,17 @@ class ModelMissing(ServiceError):
         )
         self.gallery = gallery
         self.model_digest = model_digest
+
+
+class DeviceUnusable(ServiceError):
+    """The device that was asked for cannot be used; `problem` says why. Nothing is done elsewhere instead."""
+
+    reason = "DEVICE_UNUSABLE"
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"no GPU can be used: {problem}; {advice}, or choose --device cpu")
+        self.problem = problem
+        self.advice = advice
 
 
 class StoreUnavailable(ServiceError):

@@ -25,6 +25,7 @@ from facedex.indexer.search.snapshot import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from facedex.indexer.search.device_memory import DeviceMemory
     from facedex.indexer.store.records import GalleryRecord
     from facedex.indexer.store.store import Store
 
@@ -70,12 +71,14 @@ class Indexes:
         *,
         least_rows: int = LEAST_ROWS,
         search: SearchSettings | None = None,
+        memory: DeviceMemory | None = None,
     ) -> None:
         search = search or SearchSettings()
         self._store = store
         self._folder = folder
         self._least_rows = least_rows
         self._crew = Crew(search.threads)
+        self._memory = memory
         self.shadow = Shadow(search.check_every)
 
     def empty(self, gallery: GalleryRecord) -> FastIndex:
@@ -89,6 +92,7 @@ class Indexes:
             shadow=self.shadow,
             digester=self._store.digester(gallery.model.digest),
             reached=self._store.reached,
+            memory=self._memory,
         )
 
     def opened(self, gallery: GalleryRecord) -> OpenedIndex:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.devices import TorchHardware, chosen_devices
 from facedex.indexer.errors import StoreUnavailable
 from facedex.indexer.failpoints import fail_point
 from facedex.indexer.indexes import SearchSettings
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from facedex.indexer.devices import Hardware
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.store.records import JobRecord
     from facedex.server.settings import Settings
@@ -100,7 +102,9 @@ class AddressInUse(Exception):
 class App:
     """A server that listens, from construction until `stop`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hardware: Hardware | None = None) -> None:
+        devices = chosen_devices(settings.device, hardware or TorchHardware())
+        logger.info("devices are chosen", asked=settings.device.value, used=str(devices))
         settings.data.mkdir(parents=True, exist_ok=True)
         self._settings = settings
         self._vault = Vault.open(settings.data, settings.data_keys)
@@ -122,11 +126,14 @@ class App:
             workers=settings.workers,
             smallest_face_px=settings.smallest_face_px,
             search=SearchSettings(threads=settings.workers, check_every=settings.check_every),
+            devices=devices,
         )
         self._health = health.HealthServicer()
         self._patience = Patience()
         self._readiness = Readiness(self._galleries.loaded_share)
-        self._lookers = futures.ThreadPoolExecutor(settings.workers, thread_name_prefix="look")
+        # Beside a device, most of them wait for it; the cores are shared out by the galleries' workbench all the same.
+        lookers = settings.workers * devices.callers_per_core
+        self._lookers = futures.ThreadPoolExecutor(lookers, thread_name_prefix="look")
         self._meter = Meter(self._store.api_keys.add_calls, now=self._store.now)
         self._audit = AuditWriter(self._store.audit.write, self._store.audit.testify)
         self._recorder = Recorder(self._audit, RULES, choice=settings.audit, now=self._store.now)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from facedex.indexer.devices import DeviceChoice
 from facedex.indexer.errors import IndexerError
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.errors import VisionError
@@ -15,6 +16,7 @@ from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
 from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import available_cores
 from facedex.server.app import AddressInUse, AddressInvalid, serve
+from facedex.server.doctor_cli import doctor
 from facedex.server.exposure import ListensOpenly, Openness
 from facedex.server.log import configure_logging
 from facedex.server.recorder import AuditChoice
@@ -81,6 +83,10 @@ def serve_command(
     workers: Annotated[
         int, typer.Option(envvar="FACEDEX_WORKERS", min=1, help="Photographs worked on at once; default: the cores.")
     ] = available_cores(),
+    device: Annotated[
+        DeviceChoice,
+        typer.Option(envvar="FACEDEX_DEVICE", help="What detects, embeds and searches; the log says what auto chose."),
+    ] = DeviceChoice.CPU,
     follow_interval_seconds: Annotated[
         float, typer.Option(envvar="FACEDEX_FOLLOW_INTERVAL_SECONDS", min=0.01, help="How soon others' changes show.")
     ] = 0.25,
@@ -158,6 +164,7 @@ def serve_command(
         max_concurrent_requests=max_concurrent_requests,
         max_concurrent_streams=max_concurrent_streams,
         workers=workers,
+        device=device,
         follow_interval_seconds=follow_interval_seconds,
         check_every=check_every,
         data_keys=data_keys,
@@ -173,6 +180,9 @@ def serve_command(
     except REFUSED as error:
         Console(stderr=True).print(f"facedex-server: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+app.command(name="doctor")(doctor)
 
 
 def _tls_files(certificate: Path | None, private_key: Path | None, client_ca: Path | None) -> TlsFiles | None:

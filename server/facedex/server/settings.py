@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from facedex.indexer.devices import DeviceChoice
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.vision.decode import ImageLimits
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
@@ -41,6 +42,8 @@ class Settings:
     max_concurrent_streams: int = 16
     workers: int = field(default_factory=available_cores)
     """Photographs that are worked on at the same time."""
+    device: DeviceChoice = DeviceChoice.CPU
+    """What detects, embeds and searches."""
     follow_interval_seconds: float = 0.25
     """How often the change log is read for changes of other processes."""
     check_every: int = 1_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,16 +59,10 @@ class LateEngine:
         self._rows: dict[int, tuple[int, NDArray[np.float32]]] = {}
 
     def upsert(self, rows: Rows) -> None:
-        self._pending += [
-            lambda row=row: self._put(rows, row)  # type: ignore[misc]
-            for row in range(len(rows))
-        ]
+        self._pending += [partial(self._put, rows, row) for row in range(len(rows))]
 
     def delete(self, template_ids: Sequence[int]) -> None:
-        self._pending += [
-            lambda number=number: self._rows.pop(number, None)  # type: ignore[misc]
-            for number in template_ids
-        ]
+        self._pending += [partial(self._drop, number) for number in template_ids]
 
     def held(self, template_ids: Sequence[int]) -> set[int]:
         self._let_some_happen()
@@ -101,6 +96,9 @@ class LateEngine:
             int(rows.identity_ids[row]),
             np.asarray(rows.vectors[row], np.float32),
         )
+
+    def _drop(self, number: int) -> None:
+        self._rows.pop(number, None)
 
     def _let_some_happen(self) -> None:
         self._chance.shuffle(self._pending)

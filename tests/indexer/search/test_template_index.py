@@ -26,6 +26,7 @@ from facedex.indexer.search.fast import FastIndex, FastSettings
 from facedex.indexer.search.milvus import MilvusEngine, connect
 from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.template_index import EVERYBODY, Scope, TemplateIndex
+from facedex.indexer.search.torch_memory import TorchMemory
 from facedex.indexer.search.two_looks import LookSettings
 
 MakeIndex = Callable[[], TemplateIndex]
@@ -53,7 +54,15 @@ def short_code_index() -> TemplateIndex:
     return FastIndex(DIMENSION, replace(SMALL_PARTS, code_rates=(HALF_RATE,)), operating_score=0.9)
 
 
-@pytest.fixture(params=[exact_index, fast_index, short_code_index], ids=["exact", "fast", "short codes"])
+def device_index() -> TemplateIndex:
+    """The processor stands in for a device."""
+    return FastIndex(DIMENSION, SMALL_PARTS, memory=TorchMemory("cpu"))
+
+
+LOCAL = {"exact": exact_index, "fast": fast_index, "short codes": short_code_index, "device": device_index}
+
+
+@pytest.fixture(params=LOCAL.values(), ids=LOCAL.keys())
 def make_local_index(request: pytest.FixtureRequest) -> MakeIndex:
     made: MakeIndex = request.param
     return made

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.search.codebook import Codebook
+    from facedex.indexer.search.device_memory import Copy, DeviceMemory
     from facedex.indexer.search.snapshot import Snapshot
 
 # As the store keeps vectors.
@@ -72,7 +73,7 @@ class FastIndex:
     Which codes pay is measured on the gallery's own rows for its `operating_score`, a cosine.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each has a default)
         self,
         dimension: int,
         settings: FastSettings | None = None,
@@ -82,7 +83,9 @@ class FastIndex:
         shadow: Shadow | None = None,
         digester: TemplateDigester | None = None,
         reached: Reached = nothing_fails,
+        memory: DeviceMemory | None = None,
     ) -> None:
+        """`memory` is that of a device which takes the first look at segments instead of the codes."""
         self._dimension = dimension
         self._settings = settings or FastSettings()
         self._operating_score = operating_score
@@ -90,6 +93,7 @@ class FastIndex:
         self._shadow = shadow or Shadow(0)
         self._digester = digester or TemplateDigester(b"", model_digest="")
         self._reached = reached
+        self._memory = memory
         self._company = Company(self._search)
         # Replaced as a whole, never changed: a search works on the parts that it found.
         self._blocks: tuple[Block, ...] = ()
@@ -142,7 +146,7 @@ class FastIndex:
     def restore(self, snapshot: Snapshot) -> None:
         """Makes this index, while it is empty, what it was when the snapshot was taken."""
         segments, loose = restored_segments(snapshot)
-        self._segments = tuple(segments)
+        self._segments = tuple(self._on_device(each) for each in segments)
         self._count = sum(segment.live_count for segment in segments)
         self._highest = max((int(each.rows.template_ids.max(initial=0)) for each in segments), default=0)
         if segments:
@@ -347,12 +351,20 @@ class FastIndex:
 
     def _encoded(self, rows: Rows) -> Segment:
         if len(rows) < self._settings.coded_rows:
-            return Segment(rows, None)
+            return Segment(rows, None, self._copy_of(rows))
         choice = self._choice_for(rows)
         self._encoded_since += len(rows)
         if choice.codebook is None or choice.fit is None:
-            return Segment(rows, None)
-        return Segment(rows, Codes.made(rows.vectors, choice.codebook, choice.fit))
+            return Segment(rows, None, self._copy_of(rows))
+        # Also beside a device: the snapshot is then the same, and serves a server without one.
+        return Segment(rows, Codes.made(rows.vectors, choice.codebook, choice.fit), self._copy_of(rows))
+
+    def _copy_of(self, rows: Rows) -> Copy | None:
+        return None if self._memory is None else self._memory.copy(rows.vectors.astype(np.float16, copy=False))
+
+    def _on_device(self, segment: Segment) -> Segment:
+        segment.copy = self._copy_of(segment.rows)
+        return segment
 
     def _choice_for(self, rows: Rows) -> CodeChoice:
         """The last choice, measured anew on these rows where it may no longer hold for them."""
@@ -391,6 +403,8 @@ class FastIndex:
     def _gains_by_company(self, min_score: float) -> bool:
         """Whether a search keeps all cores busy, and is quick enough for others to wait for it."""
         segments, look = self._segments, self._settings.look
+        if self._memory is not None:
+            return bool(segments)
         return is_large(segments, look) and is_selective(segments, min_score, look)
 
     def _search(
@@ -399,7 +413,9 @@ class FastIndex:
         faiss.omp_set_num_threads(1)  # once in every thread that searches: OpenMP costs single queries 20 to 60 times
         # Blocks first: a block that becomes a segment in between is then seen twice, not missed.
         blocks, segments = self._blocks, self._segments
-        view = View((*blocks, *segments), scope=scope, settings=self._settings.look, crew=self._crew)
+        view = View(
+            (*blocks, *segments), scope=scope, settings=self._settings.look, crew=self._crew, memory=self._memory
+        )
         found = view.search(probes, limit=limit, min_score=min_score)
         if segments:
             for probe, hits in zip(probes, found, strict=True):

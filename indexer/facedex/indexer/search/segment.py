@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from facedex.indexer.search.code_fit import CodeFit
     from facedex.indexer.search.codebook import Codebook
+    from facedex.indexer.search.device_memory import Copy
     from facedex.indexer.search.template_index import Scope
 
 
@@ -83,9 +84,11 @@ class Segment:
     a segment with many of them is written anew. Without codes, each of its rows is scored in each search.
     """
 
-    def __init__(self, rows: Rows, codes: Codes | None) -> None:
+    def __init__(self, rows: Rows, codes: Codes | None, copy: Copy | None = None) -> None:
+        """`copy` is that of the rows on a device that searches them."""
         self.rows = rows
         self.codes = codes
+        self.copy = copy
         self._alive = np.ones(len(rows), np.bool_)
         self._alive_bits = np.packbits(self._alive, bitorder="little")
         self._order = None if _ascends(rows.template_ids) else np.argsort(rows.template_ids, kind="stable")
@@ -121,6 +124,8 @@ class Segment:
         self.live_count -= 1
         # The vector of an erased person does not stay in memory; the code goes when the segment is written anew.
         self.rows.vectors[slot] = 0
+        if self.copy is not None:
+            self.copy.erase(slot)
 
     def keep_only(self, alive: NDArray[np.bool_]) -> None:
         """Clears what died while the segment was being made."""
@@ -166,6 +171,10 @@ class Segment:
     def seen(self, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """The slots that a search with this mask may see; None: everybody who is alive."""
         return np.flatnonzero(self.alive if mask is None else mask)
+
+    def still_alive(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the slots that were not erased."""
+        return slots[self._alive[slots]]
 
     def living(self, slots: NDArray[np.int64]) -> Rows:
         """The rows at those of the slots that were not erased since."""

@@ -10,6 +10,8 @@ import numpy as np
 
 from facedex.indexer.search.code_fit import LIST_LOSS, TARGET_LOSS
 from facedex.indexer.search.crew import one_after_the_other
+from facedex.indexer.search.device_memory import MOST_FETCHED
+from facedex.indexer.search.device_memory import ROUNDING as DEVICE_ROUNDING
 from facedex.indexer.search.exact import Block, exact_scores
 from facedex.indexer.search.half_precision import ROUNDING, products
 from facedex.indexer.search.ranking import best_of_each_identity
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.search.crew import Crew
+    from facedex.indexer.search.device_memory import DeviceMemory
     from facedex.indexer.search.template_index import Hit, Scope
+
+FIRST_FETCHED_PER_CANDIDATE = 8
 
 Part = Block | Segment
 Item = TypeVar("Item")
@@ -70,8 +75,17 @@ class _Scored:
 class View:
     """The parts of an index as one search sees them."""
 
-    def __init__(self, parts: Iterable[Part], *, scope: Scope, settings: LookSettings, crew: Crew) -> None:
+    def __init__(
+        self,
+        parts: Iterable[Part],
+        *,
+        scope: Scope,
+        settings: LookSettings,
+        crew: Crew,
+        memory: DeviceMemory | None = None,
+    ) -> None:
         self._settings = settings
+        self._memory = memory
         self._crew = crew
         self._blocks: list[tuple[Block, NDArray[np.bool_]]] = []
         self._segments: list[tuple[Segment, NDArray[np.bool_] | None]] = []
@@ -86,6 +100,8 @@ class View:
         if self._is_small():
             rows = self._gathered()
             return [ranked(rows, probe, min_score=min_score)[:limit] for probe in probes]
+        if self._memory is not None and self._segments:
+            return self._search_on_device(self._memory, probes, limit=limit, min_score=min_score)
         if not is_large([segment for segment, _ in self._segments], self._settings):
             return self._search_some(probes, one_after_the_other, limit=limit, min_score=min_score)
         if len(probes) < self._crew.size:  # the cores share the segments
@@ -99,6 +115,46 @@ class View:
         """The best identities by scoring every row, to check the others with."""
         segments = ((segment, segment.seen(mask)) for segment, mask in self._segments)
         return self._ranked(probe, segments, limit=limit, min_score=min_score)
+
+    def _search_on_device(
+        self, memory: DeviceMemory, probes: NDArray[np.float32], *, limit: int, min_score: float
+    ) -> list[tuple[Hit, ...]]:
+        """The device finds more rows than are wanted, and their exact scores decide."""
+        hits: list[tuple[Hit, ...] | None] = [None] * len(probes)
+        count = FIRST_FETCHED_PER_CANDIDATE * limit
+        while (open_places := [place for place, each in enumerate(hits) if each is None]) and count <= MOST_FETCHED:
+            for place, found in zip(open_places, self._fetched(memory, probes[open_places], count), strict=True):
+                slots, bound = found
+                best = self._look(probes[place], slots, limit, min_score)
+                # Complete when no row that was not fetched can change the list, not even by a tie.
+                if bound < _floor(best, limit, min_score):
+                    hits[place] = best
+            count *= 8
+        return [
+            self.exact(probe, limit=limit, min_score=min_score) if each is None else each
+            for probe, each in zip(probes, hits, strict=True)
+        ]
+
+    def _fetched(
+        self, memory: DeviceMemory, probes: NDArray[np.float32], count: int
+    ) -> list[tuple[list[NDArray[np.int64]], float]]:
+        """For each probe, slots of each segment that still count, and a score that no row beyond them exceeds."""
+        segments = [segment for segment, _ in self._segments]
+        copies = [segment.copy for segment in segments if segment.copy is not None]
+        scores, positions = memory.nearest(copies, [mask for _, mask in self._segments], probes, count=count)
+        starts = np.cumsum([0, *(len(segment) for segment in segments)])
+        everything = scores.shape[1] == starts[-1]
+        found: list[tuple[list[NDArray[np.int64]], float]] = []
+        for row_scores, row_positions in zip(scores, positions, strict=True):
+            seen = np.sort(row_positions[row_scores > -np.inf])
+            edges = np.searchsorted(seen, starts)
+            slots = [
+                segment.still_alive(seen[edges[place] : edges[place + 1]] - starts[place])
+                for place, segment in enumerate(segments)
+            ]
+            bound = -np.inf if everything else float(row_scores[-1]) + DEVICE_ROUNDING
+            found.append((slots, bound))
+        return found
 
     def _is_small(self) -> bool:
         if not self._segments or any(mask is None for _, mask in self._segments):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from facedex.indexer.vision.errors import ModelUnusable
 from facedex.indexer.vision.findings import Findings, Floats, join
 from facedex.indexer.vision.manifest import DetectorContract, ModelManifest
-from facedex.indexer.vision.network import Network, tensor_of
+from facedex.indexer.vision.network import FaceNetwork, tensor_of
 
 _LARGEST_SIZE_LOGARITHM: Final = 8.0
 """A box of e⁸ strides is larger than any picture; it keeps the exponential finite."""
@@ -23,7 +23,7 @@ _LARGEST_SIZE_LOGARITHM: Final = 8.0
 class Detector:
     """Finds faces of about 10 px and more. Any number of threads may use it at the same time."""
 
-    def __init__(self, manifest: ModelManifest, network: Network) -> None:
+    def __init__(self, manifest: ModelManifest, network: FaceNetwork) -> None:
         if manifest.detector is None:
             raise ModelUnusable(manifest.name, "it is no detector")
         self.manifest = manifest

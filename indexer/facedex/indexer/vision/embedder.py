@@ -1,17 +1,22 @@
 """From an aligned crop to a unit vector."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from facedex.indexer.vision.errors import ModelUnusable
 from facedex.indexer.vision.manifest import EmbedderContract, ModelManifest
-from facedex.indexer.vision.network import Network, tensor_of
+from facedex.indexer.vision.network import FaceNetwork, tensor_of
 
 
 class Embedder:
-    """Turns crops into vectors one by one: a batch is no faster on a CPU, and no vector depends on its neighbours."""
+    """Turns crops into vectors: one by one on a processor, where a batch is no faster and no vector depends on its neighbours.
 
-    def __init__(self, manifest: ModelManifest, network: Network) -> None:
+    On a device, rounding may depend on the size of the batch; see decision 801 for how much that is.
+    """
+
+    def __init__(self, manifest: ModelManifest, network: FaceNetwork) -> None:
         if manifest.embedder is None:
             raise ModelUnusable(manifest.name, "it is no embedder")
         self.manifest = manifest
@@ -29,12 +34,27 @@ class Embedder:
         """Width and height of a crop."""
         return self._contract.width, self._contract.height
 
+    @property
+    def most_at_once(self) -> int:
+        """Crops that gain by being embedded together; 1 where none do."""
+        return self._network.most_at_once
+
     def embed(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The unit vector (dimension,) of an aligned crop (height × width × 3, BGR). `ModelUnusable` if it has none."""
         vector = self._run(crop)
         if self._contract.mirror_average:
             vector = vector + self._run(crop[:, ::-1])
         return self._unit(vector)
+
+    def embed_together(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """The unit vectors (n, dimension) of aligned crops, in one run of the network; at least one crop."""
+        views = [crop[:, ::-1] for crop in crops] if self._contract.mirror_average else []
+        tensors = np.concatenate([tensor_of(each, self.manifest.input) for each in (*crops, *views)])
+        (output,) = self._network.run(tensors).values()
+        vectors = self._checked(output, len(tensors))
+        summed = vectors[: len(crops)] + vectors[len(crops) :] if views else vectors
+        unit: NDArray[np.float32] = np.stack([self._unit(vector) for vector in summed])
+        return unit
 
     def try_out(self) -> None:
         """Embed a grey picture; `ModelUnusable` where the vector is not what the manifest promises."""
@@ -43,11 +63,16 @@ class Embedder:
 
     def _run(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         (output,) = self._network.run(tensor_of(crop, self.manifest.input)).values()
-        if output.size != self._contract.dimension:
+        return self._checked(output, 1).reshape(-1)
+
+    def _checked(self, output: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        """Vectors (count, dimension), of the length that the manifest promises."""
+        if output.size != count * self._contract.dimension:
             raise ModelUnusable(
-                self.manifest.name, f"its vectors have {output.size} components, not {self._contract.dimension}"
+                self.manifest.name,
+                f"its vectors have {output.size // count} components, not {self._contract.dimension}",
             )
-        return output.reshape(-1)
+        return output.reshape(count, -1)
 
     def _unit(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         length = float(np.linalg.norm(vector.astype(np.float64)))

@@ -18,10 +18,11 @@ from facedex.indexer.vision.errors import (
     ModelUnusable,
 )
 from facedex.indexer.vision.manifest import ModelKind, ModelManifest, parse_manifest
-from facedex.indexer.vision.network import open_network, open_with_free_size
+from facedex.indexer.vision.network import OnProcessor, Runtime
 
 BUILTIN_DETECTOR: Final = "facedex_starter_detector"
 BUILTIN_EMBEDDER: Final = "facedex_starter_embedder"
+ON_PROCESSOR: Final = OnProcessor()
 _BUILTIN_FOLDER: Final = Path(__file__).parent / "builtin"
 
 
@@ -36,8 +37,10 @@ class Verification:
 class ModelFolder:
     """The built-in models and those of a folder of `NAME.onnx` and `NAME.toml`. No name changes what it stands for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runtime: Runtime = ON_PROCESSOR) -> None:
+        """`runtime` is what loaded models run on; models that are added are tried out on the processor."""
         self.folder = folder
+        self._runtime = runtime
 
     def names(self) -> tuple[str, ...]:
         """All names, built-in models first."""
@@ -53,12 +56,12 @@ class ModelFolder:
     def load_detector(self, name: str) -> Detector:
         """The detector of this name, checked against its digest."""
         manifest, graph = self._read(name, ModelKind.DETECTOR)
-        return open_detector(manifest, graph)
+        return open_detector(manifest, graph, self._runtime)
 
     def load_embedder(self, name: str) -> Embedder:
         """The embedder of this name, checked against its digest."""
         manifest, graph = self._read(name, ModelKind.EMBEDDER)
-        return open_embedder(manifest, graph)
+        return open_embedder(manifest, graph, self._runtime)
 
     def add(self, onnx: Path, manifest: Path) -> ModelManifest:
         """Take a model in after its digest was checked and it was tried out. The same model again changes nothing."""
@@ -115,12 +118,12 @@ def read_manifest(path: Path) -> ModelManifest:
         raise ManifestInvalid("file", f"{path.name} cannot be read") from problem
 
 
-def open_detector(manifest: ModelManifest, graph: bytes) -> Detector:
-    return Detector(manifest, open_with_free_size(manifest.name, graph, manifest.input))
+def open_detector(manifest: ModelManifest, graph: bytes, runtime: Runtime = ON_PROCESSOR) -> Detector:
+    return Detector(manifest, runtime.open(manifest, graph))
 
 
-def open_embedder(manifest: ModelManifest, graph: bytes) -> Embedder:
-    return Embedder(manifest, open_network(manifest.name, graph, manifest.input))
+def open_embedder(manifest: ModelManifest, graph: bytes, runtime: Runtime = ON_PROCESSOR) -> Embedder:
+    return Embedder(manifest, runtime.open(manifest, graph))
 
 
 def sha256_of(content: bytes) -> str:

@@ -1,7 +1,7 @@
-"""An ONNX network on onnxruntime, one thread a run; any number of threads may run it at the same time."""
+"""What a detector or embedder needs of a network, and an ONNX network on onnxruntime, one thread a run."""
 
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from facedex.indexer.vision.errors import ModelUnusable
-from facedex.indexer.vision.manifest import ChannelOrder, ModelInput
+from facedex.indexer.vision.manifest import ChannelOrder, ModelInput, ModelKind, ModelManifest
 from facedex.indexer.vision.rewrite import free_input_size, has_prelu, split_prelu
 
 logger = logging.getLogger(__name__)
@@ -19,11 +19,50 @@ TOLERANCE = 1e-4
 """How far a rewritten network's outputs may be from the original's, relative to the largest of them."""
 
 
+class FaceNetwork(Protocol):
+    """A network with one picture-shaped input, on whatever runs it. Any number of threads may run it at the same time."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Width and height, where it takes no others."""
+        ...
+
+    @property
+    def most_at_once(self) -> int:
+        """Pictures that gain by being run together; 1 where none do."""
+        ...
+
+    def run(self, tensor: Tensor) -> dict[str, Tensor]:
+        """Outputs by name, for pictures (n, 3, height, width). `ModelUnusable` where the network refuses the input."""
+        ...
+
+
+class Runtime(Protocol):
+    """What runs networks: the processor, or a device."""
+
+    def open(self, manifest: ModelManifest, graph: bytes) -> FaceNetwork:
+        """Load the network in an ONNX file. Raises `ModelUnusable`."""
+        ...
+
+
+class OnProcessor:
+    """Runs networks with onnxruntime on the processor's cores."""
+
+    def open(self, manifest: ModelManifest, graph: bytes) -> "Network":
+        if manifest.kind is ModelKind.DETECTOR:
+            return open_with_free_size(manifest.name, graph, manifest.input)
+        return open_network(manifest.name, graph, manifest.input)
+
+
 class Network:
     """One loaded network with one picture-shaped input: batch × 3 × height × width."""
 
     def __init__(self, name: str, graph: bytes) -> None:
         self.name = name
+        self.most_at_once = 1  # a batch is no faster on a processor's core, and may be slower
         try:
             self._session: Any = onnxruntime.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
         except Exception as problem:  # onnxruntime's errors have no common base

@@ -91,6 +91,9 @@ class FacePipeline:
 
     def embed(self, crops: Sequence[NDArray[np.uint8]], *, checkpoint: Checkpoint = unhurried) -> NDArray[np.float32]:
         """Unit vectors (n, dimension) of aligned crops, in their order."""
+        if crops and self.embedder.most_at_once > 1:
+            checkpoint()  # no core is held while a device works
+            return self.embedder.embed_together(crops)
         vectors = np.empty((len(crops), self.embedder.manifest.dimension), dtype=np.float32)
         for row, crop in enumerate(crops):
             with self._workbench.place(checkpoint):
