@@ -104,9 +104,9 @@ class App:
 
     def __init__(self, settings: Settings, hardware: Hardware | None = None) -> None:
         devices = chosen_devices(settings.device, hardware or TorchHardware())
-        logger.info("devices are chosen", asked=settings.device.value, used=str(devices))
         settings.data.mkdir(parents=True, exist_ok=True)
         self._settings = settings
+        self._used_devices = str(devices)
         self._vault = Vault.open(settings.data, settings.data_keys)
         self._store = Store.open(
             settings.database_url,
@@ -163,6 +163,7 @@ class App:
 
     def start(self) -> None:
         """Loads every gallery, then serves. Until then, callers are told how far it is."""
+        logger.info("devices are chosen", asked=self._settings.device.value, used=self._used_devices)
         self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._audit.start()
         self._server.start()

@@ -62,7 +62,7 @@ def device_index() -> TemplateIndex:
 LOCAL = {"exact": exact_index, "fast": fast_index, "short codes": short_code_index, "device": device_index}
 
 
-@pytest.fixture(params=LOCAL.values(), ids=LOCAL.keys())
+@pytest.fixture(params=[*LOCAL.values()], ids=[*LOCAL])
 def make_local_index(request: pytest.FixtureRequest) -> MakeIndex:
     made: MakeIndex = request.param
     return made
