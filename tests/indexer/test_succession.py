@@ -190,6 +190,21 @@ def test_who_is_captured_again_moves_over_to_the_new_model(house: House, templat
     assert best(house.gallery, 59) == "59"
 
 
+def test_a_process_that_starts_during_the_change_counts_each_template_once(
+    house: House, templates: dict[int, int]
+) -> None:
+    """The log tells of each twice: when it was added, and when it was embedded anew; both carry both vectors by now."""
+    embed(house, templates)
+    started = house.open_gallery()
+    assert started.succession is not None
+    assert len(started.succession.new) == PEOPLE
+    cut_over(house)
+    started.catch_up()
+    started.delete_identity("7")
+    assert len(started.succession.new) == PEOPLE - 1
+    assert best(started, 7) is None
+
+
 def test_another_process_follows_each_step(house: House, templates: dict[int, int]) -> None:
     other = house.open_gallery()
     embed(house, dict(list(templates.items())[:55]))
@@ -225,6 +240,7 @@ def test_when_it_is_finished_the_gallery_is_as_if_it_had_never_had_another_model
     for gallery in (house.gallery, lagging, house.open_gallery()):
         assert gallery.record.model == NEW_MODEL
         assert gallery.succession is None
+        assert gallery.template_count == PEOPLE
         assert [ask(gallery, number, EVERYBODY).faces for number in range(PEOPLE)] == during
     assert check_gallery(house.gallery).findings == []
 

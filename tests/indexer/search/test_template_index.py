@@ -174,6 +174,9 @@ def test_a_template_added_twice_counts_once(make_index: MakeIndex) -> None:
     index.add([1, 2], [1, 2], vectors)
     index.add([1, 2], [1, 2], vectors)
     assert len(index) == 2
+    index.add([3, 3, 1], [3, 3, 1], vectors[[0, 0, 0]])
+    index.erase([3])
+    assert len(index) == 2
     assert len(index.search(vectors[:1], limit=10)[0]) == 2
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from facedex.indexer.search.ranking import best_of_each_identity
+from facedex.indexer.search.ranking import are_first, best_of_each_identity
 from facedex.indexer.search.segment import Rows
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 
@@ -124,7 +124,7 @@ class ExactIndex:
         return len(self._places)
 
     def add(self, template_ids: Sequence[int], identity_ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
-        fresh = np.array([each not in self._places for each in template_ids], np.bool_)
+        fresh = np.array([each not in self._places for each in template_ids], np.bool_) & are_first(template_ids)
         rows = vectors[fresh]
         templates = np.asarray(template_ids, np.int64)[fresh]
         identities = np.asarray(identity_ids, np.int64)[fresh]

@@ -17,6 +17,7 @@ from facedex.indexer.search.company import MOST_PROBES, Company
 from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import Block
 from facedex.indexer.search.freed_memory import return_freed_memory
+from facedex.indexer.search.ranking import are_first
 from facedex.indexer.search.segment import Codes, Rows, Segment
 from facedex.indexer.search.shadow import Shadow
 from facedex.indexer.search.snapshot import PartState, restored_segments
@@ -194,7 +195,7 @@ class FastIndex:
         fresh = numbers > self._highest
         for place in np.flatnonzero(~fresh).tolist():
             fresh[place] = self._find(int(numbers[place])) is None
-        return fresh
+        return fresh & are_first(numbers)
 
     def _find(self, template_id: int) -> tuple[Block | Segment, int] | None:
         place = self._places.get(template_id)

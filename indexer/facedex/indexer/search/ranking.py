@@ -7,7 +7,16 @@ import numpy as np
 from facedex.indexer.search.template_index import Hit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+
+def are_first(numbers: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a number stands for the first time, (n,)."""
+    first = np.zeros(len(numbers), np.bool_)
+    first[np.unique(numbers, return_index=True)[1]] = True
+    return first
 
 
 def best_of_each_identity(

@@ -51,7 +51,7 @@ class TemplateIndex(Protocol):
         ...
 
     def add(self, template_ids: Sequence[int], identity_ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
-        """Adds templates; `vectors` is (n, dimension). Numbers already present are skipped."""
+        """Adds templates; `vectors` is (n, dimension). Numbers already present, and repeated ones, are skipped."""
         ...
 
     def erase(self, template_ids: Sequence[int]) -> None:
