@@ -107,6 +107,19 @@ def test_a_cancelled_stream_is_told_at_its_next_mark(store: Store) -> None:
         stream.note(GOOD)
 
 
+def test_a_stream_that_is_cancelled_after_its_last_mark_ends_as_cancelled(store: Store) -> None:
+    def stream() -> None:
+        with stream_job(store) as job:
+            assert len(list(job.watched(iter([enrol_request("staff", "ada")])))) == 1
+            job._written_at = -HEARTBEAT_SECONDS
+            job.note(GOOD)
+            store.cancel_job(store.jobs()[0].id)
+
+    with pytest.raises(JobTaken):
+        stream()
+    assert [row.state for row in store.jobs()] == [JobState.CANCELLED]
+
+
 def test_no_server_takes_a_stream_up(store: Store) -> None:
     Stream(store).note(GOOD)
     assert JobRunner(store, {}).run_one() is None
@@ -162,7 +175,7 @@ def test_a_stream_under_way_is_listed_and_cancelled(wire: Wire, gallery: str, ve
     assert running[0].gallery == gallery
     assert json.loads(running[0].result)["enrolled"] == running[0].done_count - 1
     wire.operations.CancelJob(operations_pb2.CancelJobRequest(id=running[0].id))
-    may_send.release(1_000)
+    may_send.release(1_000_000)  # more than are enrolled between two heartbeats
     refused = refusal(lambda: list(answers))
     assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "JOB_TAKEN")
     ended = wire.operations.GetJob(operations_pb2.GetJobRequest(id=running[0].id)).job

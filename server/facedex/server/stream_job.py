@@ -103,10 +103,10 @@ def stream_job(store: Store) -> Generator[StreamJob]:
     job = StreamJob(store)
     try:
         yield job
-    except JobTaken:
+        job.end(JobState.DONE)
+    except JobTaken:  # also where it was cancelled after its last heartbeat
         job.end(JobState.CANCELLED)
         raise
     except BaseException:
         job.end(JobState.FAILED, error="the stream was broken off")
         raise
-    job.end(JobState.DONE)
