@@ -107,9 +107,10 @@ def test_with_keys_and_tls_it_needs_both_and_sees_what_the_key_sees(tmp_path: Pa
         assert "this key may not list them" in status(*place, *ca, "--api-key-file", str(key_file)).stdout
 
 
-def test_a_key_goes_unencrypted_to_this_machine_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", ["faces.example.com:50051", "127.example.com:50051", "192.168.1.5:50051"])
+def test_a_key_goes_unencrypted_to_this_machine_only(server: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("facedex_key")
-    done = status("--server", "faces.example.com:50051", "--api-key-file", str(tmp_path / "key"))
+    done = status("--server", server, "--api-key-file", str(tmp_path / "key"))
     assert done.exit_code == 2
     assert "give --ca or --tls" in done.stderr
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from facedex.server.app import SERVICES
+from facedex.server.exposure import is_loopback
 from facedex.server.self_report import SERVING, report_of
 
 if TYPE_CHECKING:
     from facedex.server.self_report import CallReport, GalleryReport, JobReport, SelfReport
 
 TIMEOUT_SECONDS = 10.0
-LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 
 class ExitCode(IntEnum):
@@ -59,7 +59,7 @@ def status_command(
     is_encrypted = tls or ca is not None
     try:
         key = None if api_key_file is None else api_key_file.read_text(errors="replace").strip()
-        if key and not is_encrypted and not server.startswith(LOOPBACK):
+        if key and not is_encrypted and not _is_this_machine(server):
             raise typer.BadParameter("a key goes unencrypted to this machine only; give --ca or --tls")
         with _channel(server, ca=ca, is_encrypted=is_encrypted, key=key) as channel:
             report = report_of(
@@ -78,6 +78,10 @@ def status_command(
     else:
         show(report, Console())
     raise typer.Exit(ExitCode.WELL if report.is_well else ExitCode.NOT_WELL)
+
+
+def _is_this_machine(server: str) -> bool:
+    return server.startswith("unix:") or is_loopback(server.rpartition(":")[0])
 
 
 def _channel(server: str, *, ca: Path | None, is_encrypted: bool, key: str | None) -> grpc.Channel:

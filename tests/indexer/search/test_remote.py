@@ -108,3 +108,18 @@ def test_very_many_allowed_people_are_asked_for_in_parts() -> None:
     (hits,) = index.search(VECTORS[:1], limit=20, scope=allowed)
     assert hits == oracle.search(VECTORS[0], limit=20, min_score=-1.0, scope=allowed)
     assert np.all([hit.identity_id % 2 == 0 for hit in hits])
+
+
+def test_more_erased_people_than_the_engine_gives_at_once_hide_nobody() -> None:
+    """They are nearest to the probe, and nobody has told the engine yet."""
+    engine = engine_with(4)
+    index, living = Kept(DIMENSION, engine), set(range(200, 220))
+    index.add([*range(20, 60), *living], [*range(20, 60), *living], VECTORS[[*range(20, 60), *living]])
+    for _ in range(50):
+        index.index.deliver()
+    engine.happen()
+    index.living = living
+    index.index.erase(list(range(20, 60)))
+    (hits,) = index.search(VECTORS[:1], limit=3)
+    assert {hit.identity_id for hit in hits} <= living
+    assert len(hits) == 3

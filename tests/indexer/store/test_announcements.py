@@ -11,6 +11,7 @@ from sqlalchemy import column, create_engine, func, select, table
 from tests.indexer.doubles import MODEL
 
 from facedex.indexer.errors import StoreUnavailable
+from facedex.indexer.failpoints import Step
 from facedex.indexer.policy import GalleryPolicy, policy_to_json
 from facedex.indexer.store.announcements import Listener
 from facedex.indexer.store.store import Store
@@ -47,6 +48,16 @@ def seconds_until_heard(listener: Listener, *, at_most: float) -> float:
     return time.monotonic() - began
 
 
+def break_connections(url: str) -> None:
+    """All of others to this database."""
+    terminated, here = func.pg_terminate_backend(column("pid")), column("datname") == func.current_database()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        own = column("pid") == func.pg_backend_pid()
+        connection.execute(select(terminated).select_from(table("pg_stat_activity")).where(here, ~own))
+    engine.dispose()
+
+
 def test_a_change_of_another_process_is_heard_at_once(stores: tuple[Store, Store], listener: Listener) -> None:
     stores[1].update_policy("staff", POLICY)
     assert seconds_until_heard(listener, at_most=10) < 5
@@ -72,12 +83,7 @@ def test_what_changes_no_gallery_is_not_announced(stores: tuple[Store, Store], l
 
 
 def test_a_broken_connection_is_told_and_made_again(stores: tuple[Store, Store], listener: Listener, url: str) -> None:
-    terminated, here = func.pg_terminate_backend(column("pid")), column("datname") == func.current_database()
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        own = column("pid") == func.pg_backend_pid()
-        connection.execute(select(terminated).select_from(table("pg_stat_activity")).where(here, ~own))
-    engine.dispose()
+    break_connections(url)
     with pytest.raises(StoreUnavailable):
         listener.wait(5, NEVER)
     listener.wait(0.01, NEVER)
@@ -96,4 +102,23 @@ def test_whoever_waits_can_be_stopped(listener: Listener) -> None:
 def test_on_sqlite_nothing_is_heard_and_the_time_is_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:
     store = Store.open(f"sqlite+pysqlite:///{tmp_path_factory.mktemp('store') / 'facedex.db'}")
     assert seconds_until_heard(store.announcements.listener(), at_most=0.1) >= 0.1
+    store.close()
+
+
+def test_a_change_is_acknowledged_although_its_word_cannot_be_said(url: str) -> None:
+    """The connection breaks between commit and word."""
+    told: list[Step] = []
+
+    def reached(step: Step) -> None:
+        if step is Step.AFTER_COMMIT and told:
+            told.clear()
+            break_connections(url)
+
+    store = Store.open(url, reached=reached)
+    store.create_gallery("staff", model=MODEL, policy=POLICY)
+    told.append(Step.AFTER_COMMIT)
+    before = store.gallery("staff").revision
+    store.update_policy("staff", POLICY)
+    assert not told
+    assert store.gallery("staff").revision == before + 1
     store.close()

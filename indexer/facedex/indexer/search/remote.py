@@ -167,6 +167,8 @@ class RemoteIndex:
             if count < self._engine.most:
                 count = min(self._engine.most, WIDENING * count)
                 continue
+            if not found:  # as much as it gives at once, and all of them erased: it has to forget them first
+                self.deliver()
             # As much as it gives at once, and still few people: the rest without those who are known.
             known, scope = hits, Scope(scope.allowed, scope.excluded | {hit.identity_id for hit in found})
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from facedex.indexer.errors import StoreUnavailable
 from facedex.indexer.store.engine import named_errors
@@ -41,19 +43,18 @@ class Announcements:
     def announce(self, connection: Connection) -> None:
         """After a commit: tells the others, if the transaction has changed a gallery.
 
-        Not inside of it, because PostgreSQL lets transactions that announce something commit one after the other only.
+        Not inside of it, because PostgreSQL lets transactions that announce something commit one after the other only. Where
+        the word cannot be said, nothing is raised: the change is on disk, and the others find it at their next look.
         """
         has_changed = connection.info.pop(_CHANGED, False)
         if has_changed and connection.dialect.name == "postgresql":
-            with connection.begin():
-                connection.execute(text("SELECT pg_notify(:channel, :sender)"), self._words())
+            words = {"channel": _CHANNEL, "sender": self._sender}
+            with suppress(SQLAlchemyError), connection.begin():
+                connection.execute(text("SELECT pg_notify(:channel, :sender)"), words)
 
     def listener(self) -> Listener:
         """What another thread waits on."""
         return Listener(self._engine, self._sender)
-
-    def _words(self) -> dict[str, str]:
-        return {"channel": _CHANNEL, "sender": self._sender}
 
 
 class Listener:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 _LARGEST_LOGARITHM: Final = 6.0
 _EASY_WEIGHT: Final = 0.75
-_LANDMARK_BEND: Final = 0.005
+_LANDMARK_BEND: Final = 0.02
 """Of the face's side: errors below count squared, those above in proportion."""
 
 
