@@ -37,14 +37,21 @@ class ErasureSite:
     """One process on a data folder; `reopened` is the next one."""
 
     def __init__(
-        self, data: Path, *, url: str | None = None, clock: Clock | None = None, data_keys: str | None = None
+        self,
+        data: Path,
+        *,
+        url: str | None = None,
+        clock: Clock | None = None,
+        data_keys: str | None = None,
+        template_secret: Path | None = None,
     ) -> None:
         data.mkdir(parents=True, exist_ok=True)
         self.data = data
         self.url = url or sqlite_url(data / "facedex.db")
         self.clock = clock or Clock()
         self._data_keys = data_keys
-        self.vault = Vault.open(data, data_keys)
+        self._template_secret = template_secret
+        self.vault = Vault.open(data, data_keys, template_secret)
         self.store = Store.open(self.url, clock=self.clock, vault=self.vault, horizon=HORIZON)
         self.galleries = self._opened_galleries()
 
@@ -75,7 +82,13 @@ class ErasureSite:
 
     def reopened(self, *, data_keys: str | None = None) -> ErasureSite:
         self.close()
-        return ErasureSite(self.data, url=self.url, clock=self.clock, data_keys=data_keys or self._data_keys)
+        return ErasureSite(
+            self.data,
+            url=self.url,
+            clock=self.clock,
+            data_keys=data_keys or self._data_keys,
+            template_secret=self._template_secret,
+        )
 
     @property
     def gallery(self) -> Gallery:

@@ -74,7 +74,7 @@ def test_a_key_is_destroyed_with_the_person_and_no_byte_of_it_is_left(sqlite_sit
         sqlite_site.enrol(f"person-{number}", faces=1)
     sqlite_site.enrol(ADA)
     record = sqlite_site.store.identity(sqlite_site.gallery.record, ADA)
-    (key,) = sqlite_site.keys.keys([record.key_id]).values()
+    (key,) = (each.key for each in sqlite_site.keys.keys([record.key_id]).values())
     assert key_is_in(tmp_path / "keys", key)
     receipt = sqlite_site.gallery.delete_identity(ADA).receipt
     assert sqlite_site.keys.keys([record.key_id]) == {}
@@ -150,8 +150,9 @@ def test_a_death_before_the_rows_leaves_a_key_that_goes_and_nobody_unreadable(sq
     with pytest.raises(Death):
         site.enrol(ADA)
     store_id = site.store.erasures.signer.store_id
-    assert len(site.keys.living(store_id)) == 2
-    assert len(site.reopened().keys.living(store_id)) == 2
+    living = len(site.keys.living(store_id))
+    assert living > 1
+    assert len(site.reopened().keys.living(store_id)) == living
     # Later, when the newest change is younger than the key.
     with site.store._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE change SET changed_at = '2099-01-01 00:00:00.000000'")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,12 +23,13 @@ from facedex.indexer.failpoints import Step, nothing_fails
 from facedex.indexer.jobs.cancelling import cancel
 from facedex.indexer.jobs.key_rotation import KeyRotation
 from facedex.indexer.jobs.runner import SILENCE
-from facedex.indexer.store import encryption
+from facedex.indexer.store import encryption, keys_ahead
 from facedex.indexer.store.encryption import Retired
-from facedex.indexer.store.key_store import KeyStore
+from facedex.indexer.store.key_store import DataKey, KeyStore
 from facedex.indexer.store.records import JobState
 from facedex.indexer.store.schema import identity, template
 from facedex.indexer.store.sealing import VECTOR, Place, Sealed
+from facedex.indexer.store.transform_rows import KeyPlace
 
 NAMES = [ADA, *(f"person-{number}" for number in range(6))]
 
@@ -110,7 +112,7 @@ def test_nothing_that_is_stored_opens_with_an_old_key(sqlite_site: ErasureSite) 
     for row in rows:
         key_id = old[row.external_id]
         with pytest.raises(Exception, match="stored vector"):
-            Sealed(key_id, keys[key_id]).opened(row.vector, Place(VECTOR, row.model_digest, row.source_digest))
+            Sealed(key_id, keys[key_id].key).opened(row.vector, Place(VECTOR, row.model_digest, row.source_digest))
 
 
 @pytest.mark.parametrize("step", [Step.BEFORE_COMMIT, Step.AFTER_COMMIT])
@@ -152,7 +154,8 @@ def test_a_key_under_which_anything_is_stays(site: ErasureSite) -> None:
     running = rotation.run(rotation.begin())
     (first, second) = next(running)
     running.close()
-    site.keys.replace(site.store.erasures.signer.store_id, list(old.values()))  # as if it had died before each commit
+    place = KeyPlace(site.store.erasures.signer.store_id, site.gallery.record.id)
+    site.keys.replace(place, list(old.values()))  # as if it had died before each commit
     retired = site.store.encryption.retire()
     assert retired == Retired(destroyed=2, kept=len(NAMES) - 2)
     assert set(site.keys.keys(old.values())) == set(old.values()) - {first.key_id, second.key_id}
@@ -191,6 +194,34 @@ def test_who_comes_and_goes_while_keys_change_is_there_and_is_gone(site: Erasure
     site.close()
 
 
+def test_who_is_enrolled_with_a_key_made_before_gets_another_one(
+    sqlite_site: ErasureSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are made ahead, so one of before may be given when everybody seems to be done."""
+    site = sqlite_site
+    fill(site)
+    comers: list[str] = []
+
+    def at_the_end(_seconds: float) -> None:
+        comers.append("late")
+        site.enrol("late")
+
+    monkeypatch.setattr(keys_ahead, "LIFE_SECONDS", 60.0)
+    for name in ("hurried", "in a hurry", "in the same hurry"):
+        site.enrol(name)
+    monkeypatch.setattr(encryption, "time", SimpleNamespace(sleep=at_the_end))
+    rotation = KeyRotation(site.store, rest=0)
+    job = rotation.begin()
+    keys_until: int = job.arguments["keys_until"]
+    seen: set[str] = set()
+    for _ in rotation.run(job):
+        seen |= site.keys.made_until(keys_until, [key_ids(site).get("late", "")])
+    assert seen  # the key of the latecomer was one of before
+    assert comers == ["late"]
+    assert site.keys.made_until(keys_until, key_ids(site).values()) == set()
+    assert finds(site, "late")
+
+
 # Whoever reads meanwhile
 
 
@@ -198,7 +229,7 @@ def during_the_next_look_at_keys(monkeypatch: pytest.MonkeyPatch, work: Callable
     """Does something when rows are read and their keys are not."""
     keys_of = KeyStore.keys
 
-    def keys(self: KeyStore, key_ids: object) -> dict[str, bytes]:
+    def keys(self: KeyStore, key_ids: object) -> dict[str, DataKey]:
         monkeypatch.setattr(KeyStore, "keys", keys_of)
         work()
         return keys_of(self, key_ids)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from tests.server.running_server import COMMANDS, ENVIRONMENT, RunningServer, Wi
 from tests.waiting import wait_until
 
 from facedex.indexer.store.schema import identity
+from facedex.indexer.store.transforms import new_secret
 from facedex.v1 import enrolment_pb2, gallery_pb2
 
 GALLERY = "staff"
@@ -28,13 +29,15 @@ PROBED = 20
 # Above so many of the crowd, people are erased meanwhile.
 FIRST_ERASED = 100
 SCORE_TOLERANCE = 1e-3
+# Between two calls, so that what is tested gets something of the processor too.
+PAUSE_SECONDS = 0.005
 
 Answers = dict[int, tuple[str, float]]
 
 
 @dataclass(slots=True)
 class Caller:
-    """Enrols, erases and identifies without a pause, and remembers what was acknowledged and what looked different."""
+    """Enrols, erases and identifies all the time, and remembers what was acknowledged and what looked different."""
 
     server: RunningServer
     vectors: VectorMaker
@@ -60,7 +63,7 @@ class Caller:
         while not self._ended.is_set():
             try:
                 with Wire(self.server.address) as wire:
-                    while not self._ended.is_set():
+                    while not self._ended.wait(PAUSE_SECONDS):
                         work(wire)
             except grpc.RpcError as error:
                 # A killed server; whether it did what it was asked for is not known.
@@ -110,8 +113,21 @@ def differences(expected: Answers, found: Answers) -> list[str]:
     ]
 
 
-def command(server: RunningServer, database: str, keys: Path, *words: str, failpoint: str = "") -> tuple[int, str]:
-    place = ["--data", str(server.data), "--database", database, "--data-keys", str(keys)]
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where everything is that a command needs."""
+
+    database: str
+    keys: Path
+    secret: Path
+
+    @property
+    def options(self) -> list[str]:
+        return ["--database", self.database, "--data-keys", str(self.keys), "--template-secret", str(self.secret)]
+
+
+def command(server: RunningServer, at: Place, *words: str, failpoint: str = "") -> tuple[int, str]:
+    place = ["--data", str(server.data), *at.options]
     done = subprocess.run(
         [str(COMMANDS / "facedex-index"), *place, *words],
         capture_output=True,
@@ -142,8 +158,9 @@ def fill(wire: Wire, vectors: VectorMaker) -> None:
 def test_nobody_is_lost_comes_back_or_looks_different_while_keys_change(
     start_server: StartServer, database_url: str, tmp_path: Path
 ) -> None:
-    keys = tmp_path / "keys"
-    server = start_server("--database", database_url, "--data-keys", str(keys))
+    place = Place(database_url, tmp_path / "keys", tmp_path / "secret")
+    place.secret.write_text(new_secret())
+    server = start_server(*place.options)
     with Wire(server.address) as wire:
         vectors = vectors_of(wire)
         fill(wire, vectors)
@@ -152,29 +169,34 @@ def test_nobody_is_lost_comes_back_or_looks_different_while_keys_change(
     old = key_ids(database_url)
     caller = Caller(server, vectors, expected)
     with caller.at_work():
-        code, _ = command(server, database_url, keys, "data-keys", "rotate", failpoint="before-commit:6")
+        code, _ = command(server, place, "data-keys", "rotate", failpoint="before-commit:6")
         assert code == -signal.SIGKILL
         changed = sum(key_ids(database_url).get(name) not in {key, None} for name, key in old.items())
         assert 0 < changed < CROWD
         if database_url.startswith("sqlite"):
             server.kill()
             server.start()
-        code, told = command(server, database_url, keys, "data-keys", "rotate", "--json")
+        code, told = command(server, place, "data-keys", "rotate", "--json")
         assert (code, json.loads(told)["state"]) == (0, "done")
-        code, told = command(server, database_url, keys, "data-keys", "retire", "--json")
+        code, told = command(server, place, "data-keys", "retire", "--json")
         assert (code, json.loads(told)["kept"]) == (0, 0)
-        assert command(server, database_url, keys, "rebuild")[0] == 0
+        code, told = command(server, place, "transforms", "renew", GALLERY, "--json")
+        assert (code, json.loads(told).get("damaged", 0)) == (0, 0)
+        assert command(server, place, "data-keys", "retire")[0] == 0
+        assert command(server, place, "rebuild")[0] == 0
         seen = caller.identified, len(caller.enrolled), len(caller.erased)
         wait_until(lambda: all(now > then for now, then in zip(_done(caller), seen, strict=True)), within_seconds=60)
     assert not caller.differences
     assert not set(key_ids(database_url).values()) & set(old.values())
+    (statement,) = json.loads(command(server, place, "transforms", "show", "--json")[1])
+    assert (statement["has_transform"], statement["others"]) == (True, 0)
     for is_new in (False, True):  # as it runs, and as a start makes it
         if is_new:
             server.stop()
             server.start()
         with Wire(server.address) as wire:
             check(wire, caller)
-    code, told = command(server, database_url, keys, "fsck")
+    code, told = command(server, place, "fsck")
     assert code == 0, told
 
 

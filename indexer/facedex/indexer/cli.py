@@ -28,6 +28,7 @@ from facedex.indexer import (
     keys_cli,
     migrate_cli,
     models_cli,
+    transforms_cli,
 )
 from facedex.indexer.cli_session import good_order, opened
 from facedex.indexer.devices import DeviceChoice
@@ -52,6 +53,7 @@ app.add_typer(migrate_cli.app, name="migrate")
 app.add_typer(jobs_cli.app, name="jobs")
 app.add_typer(keys_cli.app, name="keys")
 app.add_typer(data_keys_cli.app, name="data-keys")
+app.add_typer(transforms_cli.app, name="transforms")
 app.add_typer(audit_cli.app, name="audit")
 evaluation_cli.add_commands(app)
 calibration_cli.add_commands(app)
@@ -70,6 +72,7 @@ class Place:
     detector: str
     embedder: str
     data_keys: str | None
+    template_secret: Path | None
     device: DeviceChoice
 
     @property
@@ -78,7 +81,7 @@ class Place:
 
 
 @app.callback()
-def program(
+def program(  # noqa: PLR0913  (the options of all commands)
     context: typer.Context,
     *,
     data: Annotated[Path, typer.Option(envvar="FACEDEX_DATA", help="Folder of the database and the added models.")],
@@ -98,12 +101,20 @@ def program(
             help="Encrypt faces, each person's under a key of their own, kept there.",
         ),
     ] = None,
+    template_secret: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FACEDEX_TEMPLATE_SECRET",
+            metavar="FILE",
+            help="Secret of galleries whose vectors are transformed (facedex-index transforms).",
+        ),
+    ] = None,
     device: Annotated[
         DeviceChoice, typer.Option(envvar="FACEDEX_DEVICE", help="What detects, embeds and searches.")
     ] = DeviceChoice.CPU,
 ) -> None:
     """Builds and tends galleries in a data folder, also while a server runs on it."""
-    context.obj = Place(data, database, detector, embedder, data_keys, device)
+    context.obj = Place(data, database, detector, embedder, data_keys, template_secret, device)
 
 
 @app.command()

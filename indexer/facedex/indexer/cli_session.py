@@ -49,6 +49,8 @@ class HasGalleries(Protocol):
     @property
     def data_keys(self) -> str | None: ...
     @property
+    def template_secret(self) -> Path | None: ...
+    @property
     def device(self) -> DeviceChoice: ...
 
 
@@ -84,7 +86,7 @@ def opened_store(place: HasGalleries) -> Generator[Store]:
     if not place.data.is_dir():
         raise InvalidArgument("--data", f"there is no folder {place.data}")
     with (
-        closing(Vault.open(place.data, place.data_keys)) as vault,
+        closing(Vault.open(place.data, place.data_keys, place.template_secret)) as vault,
         closing(Store.open(place.database_url, reached=fail_point(os.environ), vault=vault)) as store,
     ):
         yield store

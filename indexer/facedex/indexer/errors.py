@@ -30,6 +30,9 @@
         ├── DataKeysMisplaced       keys beside the data would be in the same backup
         ├── DataKeyMissing          one identity's key is destroyed
         ├── DataKeysReplaced        what was read at one moment has other keys by now
+        ├── TemplateSecretMissing   vectors are transformed, and the secret was not given
+        ├── TemplateSecretWrong     the secret given is another one
+        ├── TemplateSecretInvalid   the file given is no secret, or lies beside what it protects
         ├── SealBroken              what is stored of a face was changed, or belongs elsewhere
         ├── TemplateAltered         a stored vector is not the one that was enrolled
         ├── DatabaseUnsupported     the address is none of a database that is supported here
@@ -44,6 +47,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from facedex.indexer.vision.face import Face
 
 
@@ -406,6 +411,38 @@ class DataKeysReplaced(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("data keys were replaced and retired while the store was read; run it again")
+
+
+class TemplateSecretMissing(ServiceError):
+    """Vectors of a gallery are transformed, and the secret of the transforms was not given."""
+
+    reason = "TEMPLATE_SECRET_MISSING"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}; give --template-secret (FACEDEX_TEMPLATE_SECRET) the file with this installation's"
+        )
+
+
+class TemplateSecretWrong(ServiceError):
+    """The secret given is not that with which vectors were transformed."""
+
+    reason = "TEMPLATE_SECRET_WRONG"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the template secret is not the one with which vectors were transformed; "
+            "give --template-secret the file of before"
+        )
+
+
+class TemplateSecretInvalid(ServiceError):
+    """The file is no template secret, or lies where it does not protect."""
+
+    reason = "TEMPLATE_SECRET_INVALID"
+
+    def __init__(self, file: Path, problem: str) -> None:
+        super().__init__(f"template secret {file} {problem}")
 
 
 class SealBroken(ServiceError):

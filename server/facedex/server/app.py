@@ -107,7 +107,7 @@ class App:
         settings.data.mkdir(parents=True, exist_ok=True)
         self._settings = settings
         self._used_devices = str(devices)
-        self._vault = Vault.open(settings.data, settings.data_keys)
+        self._vault = Vault.open(settings.data, settings.data_keys, settings.template_secret)
         self._store = Store.open(
             settings.database_url,
             reached=fail_point(os.environ),

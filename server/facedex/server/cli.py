@@ -101,6 +101,14 @@ def serve_command(
             help="Encrypt faces, each person's under a key of their own, kept there.",
         ),
     ] = None,
+    template_secret: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FACEDEX_TEMPLATE_SECRET",
+            metavar="FILE",
+            help="Secret of galleries whose vectors are transformed (facedex-index transforms).",
+        ),
+    ] = None,
     erasure_horizon_seconds: Annotated[
         float,
         typer.Option(
@@ -168,6 +176,7 @@ def serve_command(
         follow_interval_seconds=follow_interval_seconds,
         check_every=check_every,
         data_keys=data_keys,
+        template_secret=template_secret,
         erasure_horizon_seconds=erasure_horizon_seconds,
         drain_seconds=drain_seconds,
         tls=_tls_files(tls_cert, tls_key, client_ca),

@@ -50,6 +50,8 @@ class Settings:
     """One search in so many is done again exactly, to count what the fast index missed; 0: none."""
     data_keys: str | None = None
     """Folder or URL of the data keys; None: nobody is encrypted."""
+    template_secret: Path | None = None
+    """File with the secret of transformed vectors; None: no gallery's are."""
     erasure_horizon_seconds: float = 86_400.0
     """By when after an erasure the last copies in the data folder are gone."""
     drain_seconds: float = 10.0

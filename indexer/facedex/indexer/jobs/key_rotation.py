@@ -1,4 +1,4 @@
-"""New data keys for everybody, beside servers that enrol, identify and erase."""
+"""New data keys for everybody, or for one gallery with a new transform, beside servers that enrol, identify and erase."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from facedex.indexer.jobs.owner import this_process
 from facedex.indexer.jobs.resuming import check_free, ended_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from facedex.indexer.store.encryption import Person
-    from facedex.indexer.store.records import JobRecord
+    from facedex.indexer.store.records import GalleryRecord, JobRecord
     from facedex.indexer.store.store import Store
 
 # How long a rotation rests, as a share of the time that a group took: whoever enrols is not to wait behind group after
@@ -28,7 +28,7 @@ class KeyRotation:
         self._rest = rest
 
     def begin(self) -> JobRecord:
-        """The rotation that was begun and not ended, or a new one.
+        """The rotation of everybody's keys that was begun and not ended, or a new one.
 
         Raises:
             JobTaken: a process that lives is at it.
@@ -38,6 +38,19 @@ class KeyRotation:
         known = self._store.unfinished_rotation()
         check_free(self._store, known)
         return self._store.begin_rotation(this_process(), known=known)
+
+    def begin_in(self, gallery: GalleryRecord, change: Callable[[GalleryRecord], object]) -> JobRecord:
+        """The rotation in a gallery that was begun and not ended, or a new one after a `change` of its transform.
+
+        Raises:
+            JobTaken, DataKeysMissing: as above, and what `change` raises.
+
+        """
+        known = self._store.unfinished_rotation(gallery.name)
+        check_free(self._store, known)
+        if known is None:
+            change(gallery)
+        return self._store.begin_rotation(this_process(), known=known, gallery=gallery)
 
     def run(self, job: JobRecord) -> Generator[Sequence[Person]]:
         """Yields each group when it is under new keys. Interrupted or closed, the job waits for the same call.

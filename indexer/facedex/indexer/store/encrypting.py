@@ -31,20 +31,27 @@ def select_open(connection: Connection, *, after: int, limit: int) -> list[tuple
     return [(row.id, row.gallery_id) for row in connection.execute(statement.order_by(identity.c.id).limit(limit))]
 
 
-def select_key_ids(connection: Connection) -> set[str]:
-    """The names of all keys that are in use."""
-    return set(connection.execute(select(identity.c.key_id).where(identity.c.key_id != "")).scalars())
+def select_key_ids(connection: Connection, gallery_id: int | None = None) -> set[str]:
+    """The names of all keys that are in use, everywhere or in one gallery."""
+    return set(connection.execute(select(identity.c.key_id).where(_is_encrypted(gallery_id))).scalars())
 
 
-def count_encrypted(connection: Connection) -> int:
-    """How many identities are encrypted."""
-    return connection.execute(select(func.count()).where(identity.c.key_id != "")).scalar_one()
+def count_encrypted(connection: Connection, gallery_id: int | None = None) -> int:
+    """How many identities are encrypted, everywhere or in one gallery."""
+    return connection.execute(select(func.count()).where(_is_encrypted(gallery_id))).scalar_one()
 
 
-def select_encrypted(connection: Connection, *, after: int, limit: int) -> list[tuple[int, int, str]]:
-    """Number, gallery and key of identities that are encrypted, in order."""
+def _is_encrypted(gallery_id: int | None) -> ColumnElement[bool]:
+    is_encrypted = identity.c.key_id != ""
+    return is_encrypted if gallery_id is None else is_encrypted & (identity.c.gallery_id == gallery_id)
+
+
+def select_encrypted(
+    connection: Connection, gallery_id: int | None = None, *, after: int, limit: int
+) -> list[tuple[int, int, str]]:
+    """Number, gallery and key of identities that are encrypted, everywhere or in one gallery, in order."""
     statement = select(identity.c.id, identity.c.gallery_id, identity.c.key_id)
-    statement = statement.where(identity.c.key_id != "", identity.c.id > after).order_by(identity.c.id).limit(limit)
+    statement = statement.where(_is_encrypted(gallery_id), identity.c.id > after).order_by(identity.c.id).limit(limit)
     return [(row.id, row.gallery_id, row.key_id) for row in connection.execute(statement)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from facedex.indexer.errors import DataKeysMissing, DataKeysReplaced, SealBroken
 from facedex.indexer.store import change_rows, encrypting, gallery_rows, ledger_rows
 from facedex.indexer.store.encrypting import KeyedSealer, SealedRows
+from facedex.indexer.store.keys_ahead import LIFE_SECONDS, KeysAhead
 from facedex.indexer.store.records import LedgerMark
-from facedex.indexer.store.sealing import Open, Sealed
+from facedex.indexer.store.sealing import Open
+from facedex.indexer.store.transform_rows import KeyPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -24,7 +27,11 @@ if TYPE_CHECKING:
 
     from facedex.indexer.store.erasures import Erasures
     from facedex.indexer.store.key_store import DataKey, KeyStore
-    from facedex.indexer.store.records import JobRecord
+    from facedex.indexer.store.records import GalleryRecord, JobRecord
+    from facedex.indexer.store.sealing import Sealer, Seals
+    from facedex.indexer.store.transform_rows import TransformRecord
+    from facedex.indexer.store.transforms import Transforms
+    from facedex.indexer.store.vault import Vault
 
     Transaction = Callable[[], AbstractContextManager[Connection]]
 
@@ -77,6 +84,22 @@ class Retired:
     kept: int
 
 
+@dataclass(frozen=True, slots=True)
+class TransformStatement:
+    """How many people of a gallery have vectors under its transform.
+
+    since: when the transform was made, or given up where there is none any more.
+    under_it: people under it; where there is none, people whose vectors are stored as they are.
+    others: people who are still under another one, or none; `facedex-index transforms renew` brings them over.
+    """
+
+    gallery: str
+    has_transform: bool
+    since: datetime
+    under_it: int
+    others: int
+
+
 class Encryption:
     """Keeps keys and rows in step: a key is on disk before a row is encrypted with it, and goes after the row went.
 
@@ -90,13 +113,17 @@ class Encryption:
         *,
         reading: Transaction,
         writing: Transaction,
-        keys: KeyStore | None,
+        vault: Vault,
+        seals: Seals,
         clock: Callable[[], datetime],
     ) -> None:
         self._erasures = erasures
         self._reading = reading
         self._writing = writing
-        self._keys = keys
+        self._keys = vault.keys
+        self._transforms = vault.transforms
+        self._ahead = None if vault.keys is None else KeysAhead(vault.keys)
+        self._seals = seals
         self._clock = clock
 
     @property
@@ -104,7 +131,12 @@ class Encryption:
         return self._keys is not None
 
     def check_keys(self) -> None:
-        """Raises DataKeysMissing where somebody is encrypted, and the keys given are not this installation's."""
+        """Where somebody is encrypted, the keys and the secret given have to be this installation's.
+
+        Raises:
+            DataKeysMissing, TemplateSecretMissing, TemplateSecretWrong: they are not.
+
+        """
         with self._reading() as connection:
             in_use = encrypting.select_key_ids(connection)
         if self._keys is None:
@@ -116,6 +148,8 @@ class Encryption:
             if in_use:
                 raise DataKeysMissing("the data keys given are another installation's, or none")
             self._keys.admit(store_id)
+        if self._transforms is not None:
+            self._transforms.check(store_id)
         self._report(in_use)
 
     def _report(self, in_use: set[str]) -> None:
@@ -131,9 +165,20 @@ class Encryption:
         with self._reading() as connection:
             return encrypting.count_open(connection)
 
-    def new_key_id(self) -> str:
-        """The name of a new key, which is on disk before anything is encrypted with it; empty where there are no keys."""
-        return "" if self._keys is None else self._keys.create(self._erasures.signer.store_id).key_id
+    def new_keys(self, gallery_id: int, count: int) -> list[KeyedSealer]:
+        """New keys with their sealers, which are on disk before anything is encrypted with them.
+
+        Without names, and leaving everything open, where there are no keys. The caller holds the gallery's lock.
+        """
+        if self._ahead is None:
+            return [KeyedSealer("", Open())] * count
+        return self._keyed(self._ahead.take(self._place(gallery_id), count))
+
+    def _place(self, gallery_id: int) -> KeyPlace:
+        return KeyPlace(self._erasures.signer.store_id, gallery_id)
+
+    def _keyed(self, keys: Iterable[DataKey]) -> list[KeyedSealer]:
+        return [KeyedSealer(key_id, sealer) for key_id, sealer in self._seals.under(keys).items()]
 
     def encrypt(self) -> Iterator[int]:
         """Encrypts who is not encrypted, one identity a transaction, and gives the number of each; may be broken off."""
@@ -150,13 +195,13 @@ class Encryption:
 
     def _encrypt_one(self, identity_id: int, gallery_id: int) -> bool:
         keys = self._needed_keys()
-        key = keys.create(self._erasures.signer.store_id)
-        old, new = KeyedSealer("", Open()), KeyedSealer(key.key_id, Sealed(key.key_id, key.key))
+        (new,) = self._keyed(keys.create_all(self._place(gallery_id), count=1))
+        old = KeyedSealer("", Open())
         with self._writing() as connection:
             gallery = gallery_rows.locked_gallery(connection, gallery_id)
             done = gallery is not None and encrypting.reseal_identity(connection, identity_id, old=old, new=new)
         if not done:
-            keys.discard([key.key_id])
+            keys.discard([new.key_id])
         return done
 
     def _needed_keys(self) -> KeyStore:
@@ -186,11 +231,13 @@ class Encryption:
 
     # New keys for everybody
 
-    def begun_rotation(self) -> dict[str, Any]:
-        """What a rotation goes by: everybody gets a new key whose key is as old as the newest one now, or older."""
+    def begun_rotation(self, gallery: GalleryRecord | None = None) -> dict[str, Any]:
+        """What a rotation goes by: everybody, or everybody in a gallery, whose key is as old as the newest one or older."""
         newest = self._needed_keys().newest_number()
+        gallery_id = None if gallery is None else gallery.id
         with self._reading() as connection:
-            return {"keys_until": newest, "items": encrypting.count_encrypted(connection)}
+            count = encrypting.count_encrypted(connection, gallery_id)
+        return {"keys_until": newest, "items": count} | ({} if gallery_id is None else {"gallery_id": gallery_id})
 
     def rotate(self, job: JobRecord) -> Generator[Sequence[Person]]:
         """Puts everybody under a new key, a group a transaction, and yields each group when that is committed.
@@ -202,47 +249,63 @@ class Encryption:
             JobTaken: the job was cancelled, or another process has it.
 
         """
-        ledger = _RotationLedger(job)
-        passed: set[int] = set()
+        rotation = _Rotation(job)
+        yield from self._rotate_due(rotation)
+        self._wait_for_enrolments(rotation)
+        yield from self._rotate_due(rotation)
+
+    def _rotate_due(self, rotation: _Rotation) -> Generator[Sequence[Person]]:
         # Once more from the beginning, for who came in meanwhile with a key that was made before.
-        while groups := self._due(job.arguments["keys_until"], passed):
+        while groups := self._due(rotation):
             for group in groups:
-                renewed = self._rotate_group(group, ledger)
-                passed.update(each.number for each in group if each.number not in renewed)
+                renewed = self._rotate_group(group, rotation)
+                rotation.passed.update(each.number for each in group if each.number not in renewed)
                 yield group
 
-    def _due(self, newest: int, passed: set[int]) -> Iterator[list[Person]] | None:
-        groups = self._groups(newest, passed)
+    def _wait_for_enrolments(self, rotation: _Rotation) -> None:
+        """Returns when nobody can enrol any more with a key that was made before the rotation began."""
+        time.sleep(LIFE_SECONDS)
+        with self._reading() as connection:
+            galleries = {number for number, _ in gallery_rows.select_revisions(connection).values()}
+        for number in galleries if rotation.gallery_id is None else {rotation.gallery_id}:
+            with self._writing() as connection:  # whoever took such a key holds this lock until the row is there
+                gallery_rows.locked_gallery(connection, number)
+
+    def _due(self, rotation: _Rotation) -> Iterator[list[Person]] | None:
+        groups = self._groups(rotation)
         first = next(groups, None)
         return None if first is None else chain([first], groups)
 
-    def _groups(self, newest: int, passed: set[int]) -> Iterator[list[Person]]:
+    def _groups(self, rotation: _Rotation) -> Iterator[list[Person]]:
         """Those whose keys are old, a few of one gallery at a time."""
         after = 0
-        while page := self._encrypted_after(after):
-            old = self._needed_keys().made_until(newest, {each.key_id for each in page})
-            due = (each for each in page if each.key_id in old and each.number not in passed)
+        while page := self._encrypted_after(after, rotation.gallery_id):
+            old = self._needed_keys().made_until(rotation.newest, {each.key_id for each in page})
+            due = (each for each in page if each.key_id in old and each.number not in rotation.passed)
             for _, people in groupby(due, key=lambda each: each.gallery_id):
                 while group := list(islice(people, GROUP_PEOPLE)):
                     yield group
             after = page[-1].number
 
-    def _encrypted_after(self, after: int) -> list[Person]:
+    def _encrypted_after(self, after: int, gallery_id: int | None) -> list[Person]:
         with self._reading() as connection:
-            return [Person(*row) for row in encrypting.select_encrypted(connection, after=after, limit=PER_READ)]
+            rows = encrypting.select_encrypted(connection, gallery_id, after=after, limit=PER_READ)
+        return [Person(*row) for row in rows]
 
-    def _rotate_group(self, group: Sequence[Person], ledger: _RotationLedger) -> set[int]:
+    def _rotate_group(self, group: Sequence[Person], rotation: _Rotation) -> set[int]:
         """The numbers of those who are under a new key now. Others are gone, damaged, or another process was faster."""
         keys = self._needed_keys()
-        old = keys.keys([each.key_id for each in group])
-        fresh = keys.replace(self._erasures.signer.store_id, list(old))
+        gallery_id = group[0].gallery_id
+        old = self._seals.under(keys.keys([each.key_id for each in group]).values())
+        replaced = keys.replace(self._place(gallery_id), list(old))
+        fresh = dict(zip(replaced, self._keyed(replaced.values()), strict=True))
         with self._writing() as connection:
-            gallery = gallery_rows.locked_gallery(connection, group[0].gallery_id)
+            gallery = gallery_rows.locked_gallery(connection, gallery_id)
             people = [] if gallery is None else [each for each in group if each.key_id in old]
             outcomes = {each.number: _renewed(connection, each, old, fresh) for each in people}
-            mark = ledger.after(outcomes.get(each.number, PASSED_OVER) for each in group)
+            mark = rotation.after(outcomes.get(each.number, PASSED_OVER) for each in group)
             ledger_rows.put_mark(connection, mark, now=self._clock())
-        ledger.move(mark)
+        rotation.move(mark)
         renewed = {number for number, outcome in outcomes.items() if outcome == RENEWED}
         # Only now: where a commit fails, nobody knows which key the rows are under.
         unneeded = [fresh[each.key_id].key_id for each in group if each.key_id in fresh and each.number not in renewed]
@@ -250,8 +313,39 @@ class Encryption:
             keys.discard(unneeded)
         return renewed
 
+    # Transforms of vectors
+
+    @property
+    def transforms(self) -> Transforms:
+        """Raises DataKeysMissing: without data keys there are none."""
+        if self._transforms is None:
+            raise DataKeysMissing("vectors are only transformed where they are encrypted, and there are no data keys")
+        return self._transforms
+
+    def renew_transform(self, gallery: GalleryRecord) -> None:
+        """Who is enrolled from now on has vectors under a new transform; a rotation brings the others there.
+
+        Raises:
+            DataKeysMissing, TemplateSecretMissing.
+
+        """
+        self.transforms.renew(self._place(gallery.id))
+
+    def drop_transform(self, gallery: GalleryRecord) -> None:
+        """Who is enrolled from now on has vectors without a transform; a rotation brings the others there."""
+        self.transforms.drop(self._place(gallery.id))
+
+    def transform_statements(self) -> list[TransformStatement]:
+        """Of each gallery that has a transform, or had one: how many are under it, now."""
+        keys, store_id = self._needed_keys(), self._erasures.signer.store_id
+        newest = {each.gallery_id: each for each in keys.transforms(store_id)}
+        with self._reading() as connection:
+            names = {number: name for name, (number, _) in gallery_rows.select_revisions(connection).items()}
+            people = {number: encrypting.select_key_ids(connection, number) for number in newest.keys() & names.keys()}
+        return [_transform_statement(names[number], newest[number], keys.keys(ids)) for number, ids in people.items()]
+
     def retire(self) -> Retired:
-        """Destroys the keys that a rotation replaced, and those of snapshots. A key under which anything is stays.
+        """Destroys the keys and transforms that were replaced, and keys of snapshots. What anything is under stays.
 
         Backups of the database that were made before the rotation cannot be read from then on.
         """
@@ -261,6 +355,7 @@ class Encryption:
         with self._reading() as connection:
             needed = replaced & encrypting.select_key_ids(connection)
         keys.discard(replaced - needed)
+        keys.retire_transforms(store_id)
         keys.forget_snapshots(store_id)
         return Retired(len(replaced - needed), len(needed))
 
@@ -321,26 +416,32 @@ class Encryption:
         return len(orphans)
 
 
-def _renewed(connection: Connection, person: Person, old: dict[str, bytes], fresh: dict[str, DataKey]) -> str:
+def _renewed(connection: Connection, person: Person, old: dict[str, Sealer], fresh: dict[str, KeyedSealer]) -> str:
     """What became of somebody."""
-    key_id, new = person.key_id, fresh[person.key_id]
+    key_id = person.key_id
     try:
         is_done = encrypting.reseal_identity(
-            connection,
-            person.number,
-            old=KeyedSealer(key_id, Sealed(key_id, old[key_id])),
-            new=KeyedSealer(new.key_id, Sealed(new.key_id, new.key)),
+            connection, person.number, old=KeyedSealer(key_id, old[key_id]), new=fresh[key_id]
         )
     except SealBroken:
         return DAMAGED
     return RENEWED if is_done else PASSED_OVER
 
 
-class _RotationLedger:
-    """Where a rotation stands."""
+def _transform_statement(gallery: str, newest: TransformRecord, keys: Mapping[str, DataKey]) -> TransformStatement:
+    wanted = "" if newest.is_none else newest.transform_id
+    under_it = sum(each.transform_id == wanted for each in keys.values())
+    return TransformStatement(gallery, not newest.is_none, newest.created_at, under_it, len(keys) - under_it)
+
+
+class _Rotation:
+    """Whom a rotation concerns, and where it stands. `passed` are those who cannot be put under a new key."""
 
     def __init__(self, job: JobRecord) -> None:
         self._job = job
+        self.newest: int = job.arguments["keys_until"]
+        self.gallery_id: int | None = job.arguments.get("gallery_id")
+        self.passed: set[int] = set()
         self._position = job.position
         self._counts = Counter[str](job.result or {})
 

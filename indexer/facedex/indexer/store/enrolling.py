@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         NewTemplate,
         RememberedRequest,
     )
-    from facedex.indexer.store.sealing import Seals
+    from facedex.indexer.store.sealing import Sealer, Seals
     from facedex.indexer.store.successions import Successions
     from facedex.indexer.store.tombstones import Tombstone
 
@@ -155,13 +155,15 @@ class Enrolments:
                 firsts.setdefault(each.enrolment.details.external_id, each.enrolment)
         if not firsts:
             return {}
+        keys = self._encryption.new_keys(gallery.id, len(firsts))
         rows = [
-            _identity_row(each, gallery.id, key_id=self._encryption.new_key_id(), now=self._clock())
-            for each in firsts.values()
+            _identity_row(each, gallery.id, key_id=key.key_id, now=self._clock())
+            for each, key in zip(firsts.values(), keys, strict=True)
         ]
         numbers = connection.execute(identity_rows.NEW_IDENTITIES, rows).scalars()
         return {
-            row["external_id"]: _Person(number, row["key_id"], row) for number, row in zip(numbers, rows, strict=True)
+            row["external_id"]: _Person(number, row["key_id"], row, sealer=key.sealer)
+            for number, row, key in zip(numbers, rows, keys, strict=True)
         }
 
     def _insert(self, connection: Connection, gallery: GalleryRecord, steps: Sequence[_Step]) -> list[SealedTemplate]:
@@ -169,11 +171,13 @@ class Enrolments:
         if not fresh:
             return []
         model_digest = steps[0].model_digest
-        sealers = self._seals.among({step.person.key_id for step, _ in fresh})
-        if any(step.person.key_id not in sealers for step, _ in fresh):
+        residents = {step.person.key_id for step, _ in fresh if step.person.sealer is None}
+        sealers = self._seals.among(residents) if residents else {}
+        if residents - sealers.keys():
             raise DataKeyMissing
         owned = [
-            identity_rows.OwnedTemplate(new, step.person.number, sealers[step.person.key_id]) for step, new in fresh
+            identity_rows.OwnedTemplate(new, step.person.number, step.person.sealer or sealers[step.person.key_id])
+            for step, new in fresh
         ]
         sealed = identity_rows.insert_templates(
             connection,
@@ -211,13 +215,17 @@ class Enrolments:
 
 @dataclass(frozen=True, slots=True)
 class _Person:
-    """Somebody of the group: what the columns say of them, and photograph → template, which the group adds to."""
+    """Somebody of the group: what the columns say of them, and photograph → template, which the group adds to.
+
+    `sealer` is that of a newcomer, whose key was made just now.
+    """
 
     number: int
     key_id: str
     columns: dict[str, Any]
     sources: dict[str, int] = field(default_factory=dict[str, int])
     coming: set[str] = field(default_factory=set[str])
+    sealer: Sealer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,9 +268,10 @@ class Imports:
         newcomers = [each.person for each in cases if each.verdict.outcome is PersonOutcome.NEW]
         if not newcomers:
             return homes
+        keys = self._encryption.new_keys(gallery.id, len(newcomers))
         rows = [
-            _identity_row(each, gallery.id, self._encryption.new_key_id(), terms.default_expires_at)
-            for each in newcomers
+            _identity_row(each, gallery.id, key.key_id, terms.default_expires_at)
+            for each, key in zip(newcomers, keys, strict=True)
         ]
         numbers = connection.execute(identity_rows.NEW_IDENTITIES, rows).scalars()
         for person, number, row in zip(newcomers, numbers, rows, strict=True):

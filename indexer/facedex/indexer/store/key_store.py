@@ -1,12 +1,12 @@
 """The data keys: one random key for each identity, in a database of their own that no backup of the galleries holds.
 
-Beside them, a key for each snapshot, and what a rotation replaced.
+Beside them, a key for each snapshot, what a rotation replaced, and the transforms of vectors.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ from sqlalchemy import (
     DateTime,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
+    bindparam,
     delete,
     func,
     insert,
@@ -26,15 +26,16 @@ from sqlalchemy import (
     update,
 )
 
+from facedex.indexer.store import transform_rows
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
 from facedex.indexer.store.purging import checkpoint
+from facedex.indexer.store.transform_rows import KeyPlace, TransformRecord, metadata, transformed_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
-metadata = MetaData()
 installations = Table("installation", metadata, Column("store_id", String(32), primary_key=True))
 data_keys = Table(
     "data_key",
@@ -68,6 +69,12 @@ snapshot_keys = Table(
 )
 KEY_BYTES = 32
 DESTROYED = bytes(KEY_BYTES)
+# Composed once, since composing it takes as long as doing it.
+KEYS = (
+    select(data_keys.c.key_id, data_keys.c.key, transformed_keys.c.transform_id)
+    .join(transformed_keys, transformed_keys.c.key_id == data_keys.c.key_id, isouter=True)
+    .where(data_keys.c.key_id.in_(bindparam("names", expanding=True)))
+)
 MAX_PARAMETERS = 10_000
 
 
@@ -77,6 +84,8 @@ class DataKey:
 
     key_id: str
     key: bytes = field(repr=False)
+    # The transform of the vectors under it; empty: they are stored as they are.
+    transform_id: str = ""
 
 
 class KeyStore:
@@ -107,23 +116,18 @@ class KeyStore:
         with named_errors(), self._writing() as connection, connection.begin():
             connection.execute(insert(installations).values(store_id=store_id))
 
-    def create(self, store_id: str) -> DataKey:
-        """A new key. When it is returned it is on disk."""
-        (made,) = self.create_all(store_id, count=1)
-        return made
-
-    def create_all(self, store_id: str, *, count: int) -> list[DataKey]:
+    def create_all(self, place: KeyPlace, *, count: int) -> list[DataKey]:
         """So many new keys. When they are returned they are on disk."""
         with named_errors(), self._writing() as connection, connection.begin():
-            return _insert_keys(connection, store_id, count)
+            return _insert_keys(connection, place, count)
 
-    def replace(self, store_id: str, key_ids: Sequence[str]) -> dict[str, DataKey]:
+    def replace(self, place: KeyPlace, key_ids: Sequence[str]) -> dict[str, DataKey]:
         """Old key → the new key that is to take its place. When they are returned they are on disk.
 
         The old ones stay until `retire`, or until the new ones are destroyed.
         """
         with named_errors(), self._writing() as connection, connection.begin():
-            made = dict(zip(key_ids, _insert_keys(connection, store_id, len(key_ids)), strict=True))
+            made = dict(zip(key_ids, _insert_keys(connection, place, len(key_ids)), strict=True))
             for part in _parts(key_ids):
                 # Of an attempt that died before anything was encrypted anew.
                 connection.execute(delete(replacements).where(replacements.c.key_id.in_(part)))
@@ -153,13 +157,13 @@ class KeyStore:
             noted = set(connection.execute(select(replacements.c.key_id)).scalars())
         return noted & set(self.living(store_id))
 
-    def keys(self, key_ids: Iterable[str]) -> dict[str, bytes]:
+    def keys(self, key_ids: Iterable[str]) -> dict[str, DataKey]:
         """Those of these keys that are not destroyed."""
         with named_errors(), self._engine.connect() as connection:
             return {
-                row.key_id: row.key
+                row.key_id: DataKey(row.key_id, row.key, row.transform_id or "")
                 for part in _parts(key_ids)
-                for row in connection.execute(select(data_keys).where(data_keys.c.key_id.in_(part)))
+                for row in connection.execute(KEYS, {"names": part})
                 if row.key != DESTROYED
             }
 
@@ -192,6 +196,34 @@ class KeyStore:
         with named_errors(), self._writing() as connection, connection.begin():
             _overwrite(connection, key_ids)
         self.cut_log()
+
+    # Transforms of vectors
+
+    def add_transform(self, place: KeyPlace, record: TransformRecord) -> None:
+        """New keys of the gallery are bound to this transform from now on."""
+        with named_errors(), self._writing() as connection, connection.begin():
+            transform_rows.insert_transform(connection, place, record)
+
+    def transforms(self, store_id: str) -> list[TransformRecord]:
+        """An installation's transforms that are not destroyed, in the order in which they were made."""
+        with named_errors(), self._engine.connect() as connection:
+            return transform_rows.select_living(connection, store_id)
+
+    def transform(self, transform_id: str) -> TransformRecord | None:
+        """None where it is destroyed."""
+        with named_errors(), self._engine.connect() as connection:
+            return transform_rows.select_transform(connection, transform_id)
+
+    def retire_transforms(self, store_id: str) -> int:
+        """Destroys transforms that were replaced and that no key is bound to; returns how many."""
+        with named_errors(), self._writing() as connection, connection.begin():
+            bound = select(transformed_keys.c.transform_id).join(
+                data_keys, data_keys.c.key_id == transformed_keys.c.key_id
+            )
+            needed = set(connection.execute(bound.where(data_keys.c.key != DESTROYED).distinct()).scalars())
+            destroyed = transform_rows.destroy_replaced(connection, store_id, needed)
+        self.cut_log()
+        return destroyed
 
     # Keys of snapshots
 
@@ -248,12 +280,15 @@ def _new_key() -> DataKey:
     return DataKey(secrets.token_hex(16), secrets.token_bytes(KEY_BYTES))
 
 
-def _insert_keys(connection: Connection, store_id: str, count: int) -> list[DataKey]:
-    made = [_new_key() for _ in range(count)]
+def _insert_keys(connection: Connection, place: KeyPlace, count: int) -> list[DataKey]:
+    transform_id = transform_rows.select_current(connection, place)
+    made = [replace(_new_key(), transform_id=transform_id) for _ in range(count)]
     now = datetime.now(UTC)
-    rows = [{"key_id": each.key_id, "key": each.key, "store_id": store_id, "created_at": now} for each in made]
+    rows = [{"key_id": each.key_id, "key": each.key, "store_id": place.store_id, "created_at": now} for each in made]
     if rows:
         connection.execute(insert(data_keys), rows)
+    if rows and transform_id:
+        transform_rows.bind(connection, transform_id, [each.key_id for each in made])
     return made
 
 

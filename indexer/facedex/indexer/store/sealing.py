@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from facedex.indexer.store.key_store import KeyStore
+    from facedex.indexer.store.key_store import DataKey, KeyStore
+    from facedex.indexer.store.orthogonal import Transform
+    from facedex.indexer.store.transforms import Transforms
 
 Read = TypeVar("Read")
 
@@ -68,22 +70,28 @@ class Open:
 
 
 class Sealed:
-    """Encrypts under one identity's key, with a random nonce each time."""
+    """Encrypts under one identity's key, with a random nonce each time; vectors are turned before, if there is a transform."""
 
-    def __init__(self, key_id: str, key: bytes) -> None:
+    def __init__(self, key_id: str, key: bytes, transform: Transform | None = None) -> None:
         self._key_id = key_id
         self._cipher = AESGCM(key)
+        self._transform = transform
 
     def seal(self, content: bytes, place: Place, /) -> bytes:
         nonce = secrets.token_bytes(NONCE_BYTES)
+        if self._transform is not None and place.part == VECTOR:
+            content = self._transform.turned(content)
         return nonce + self._cipher.encrypt(nonce, content, place.bound_to(self._key_id))
 
     def opened(self, stored: bytes, place: Place, /) -> bytes:
         nonce, content = stored[:NONCE_BYTES], stored[NONCE_BYTES:]
         try:
-            return self._cipher.decrypt(nonce, content, place.bound_to(self._key_id))
+            opened = self._cipher.decrypt(nonce, content, place.bound_to(self._key_id))
         except (InvalidTag, ValueError):
             raise SealBroken from None
+        if self._transform is not None and place.part == VECTOR:
+            return self._transform.restored(opened)
+        return opened
 
 
 class KeysGone(Exception):
@@ -104,8 +112,15 @@ class Seals:
     `notice` is told which of the keys that are asked for are gone, and may raise.
     """
 
-    def __init__(self, keys: KeyStore | None = None, *, notice: Callable[[Collection[str]], None] = _nothing) -> None:
+    def __init__(
+        self,
+        keys: KeyStore | None = None,
+        transforms: Transforms | None = None,
+        *,
+        notice: Callable[[Collection[str]], None] = _nothing,
+    ) -> None:
         self._keys = keys
+        self._transforms = transforms
         self._notice = notice
 
     @property
@@ -113,7 +128,7 @@ class Seals:
         return self._keys is not None
 
     def noticing(self, notice: Callable[[Collection[str]], None]) -> Seals:
-        return Seals(self._keys, notice=notice)
+        return Seals(self._keys, self._transforms, notice=notice)
 
     def of(self, key_id: str) -> Sealer:
         """Raises DataKeyMissing where the key is destroyed."""
@@ -130,8 +145,15 @@ class Seals:
         found = self._keys.keys(wanted)
         if len(found) < len(wanted):
             self._notice(wanted - found.keys())
-        sealers: dict[str, Sealer] = {key_id: Sealed(key_id, key) for key_id, key in found.items()}
-        return {"": Open(), **sealers}
+        return {"": Open(), **self.under(found.values())}
+
+    def under(self, keys: Iterable[DataKey]) -> dict[str, Sealer]:
+        """The sealers of these keys, by their names."""
+        return {each.key_id: self._sealer(each) for each in keys}
+
+    def _sealer(self, key: DataKey) -> Sealer:
+        transform = self._transforms.of(key.transform_id) if self._transforms and key.transform_id else None
+        return Sealed(key.key_id, key.key, transform)
 
 
 class SealedReading:

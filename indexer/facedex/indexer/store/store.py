@@ -108,7 +108,7 @@ class Store:
         self._key = b""
         self._digesters: dict[str, TemplateDigester] = {}
         vault = vault or Vault()
-        self._seals = Seals(vault.keys)
+        self._seals = Seals(vault.keys, vault.transforms)
         self._unsealing = SealedReading(self._reading, self._seals)
         self.reached = reached
         self.announcements = Announcements(engine)
@@ -126,7 +126,12 @@ class Store:
             reading=self._reading, writing=self._writing, clock=clock, digester=self.digester, seals=self._seals
         )
         self.encryption = Encryption(
-            self.erasures, reading=self._reading, writing=self._writing, keys=vault.keys, clock=clock
+            self.erasures,
+            reading=self._reading,
+            writing=self._writing,
+            vault=vault,
+            seals=self._seals,
+            clock=clock,
         )
         self._enrolments = Enrolments(
             writing=self._writing,
@@ -318,10 +323,10 @@ class Store:
             known = ledger_rows.select_unfinished(connection, BULK_ENROLMENT, gallery)
         return next((each for each in known if each.arguments == source), None)
 
-    def unfinished_rotation(self) -> JobRecord | None:
-        """The rotation of data keys that was begun and not ended, whoever works on it."""
+    def unfinished_rotation(self, gallery: str = "") -> JobRecord | None:
+        """The rotation of data keys, of everybody or in a gallery, that was begun and not ended, whoever works on it."""
         with self._reading() as connection:
-            return next(iter(ledger_rows.select_unfinished(connection, KEY_ROTATION, "")), None)
+            return next(iter(ledger_rows.select_unfinished(connection, KEY_ROTATION, gallery)), None)
 
     def begin_bulk(self, gallery: str, source: dict[str, Any], owner: str, *, known: JobRecord | None) -> JobRecord:
         """A bulk enrolment for this process: the known one where it stopped, or a new one.
@@ -332,16 +337,16 @@ class Store:
         """
         return self._begun(BULK_ENROLMENT, gallery, source, owner, known=known)
 
-    def begin_rotation(self, owner: str, *, known: JobRecord | None) -> JobRecord:
-        """New data keys for everybody, by this process: the known work where it stopped, or new work.
+    def begin_rotation(self, owner: str, *, known: JobRecord | None, gallery: GalleryRecord | None = None) -> JobRecord:
+        """New data keys for everybody, or in a gallery, by this process: the known work where it stopped, or new work.
 
         Raises:
             JobTaken: another process was faster.
             DataKeysMissing: there are none.
 
         """
-        arguments = self.encryption.begun_rotation() if known is None else known.arguments
-        return self._begun(KEY_ROTATION, "", arguments, owner, known=known)
+        arguments = self.encryption.begun_rotation(gallery) if known is None else known.arguments
+        return self._begun(KEY_ROTATION, "" if gallery is None else gallery.name, arguments, owner, known=known)
 
     def _begun(
         self, kind: str, gallery: str, arguments: dict[str, Any], owner: str, *, known: JobRecord | None
