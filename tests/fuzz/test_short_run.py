@@ -16,6 +16,7 @@ from tests.fuzz.services import SERVICES, ServerFailed, ServiceTarget
 from tests.fuzz.targets import CORPUS, TARGETS, Run, Target, WrongAnswer, snapshot_target
 
 from facedex.indexer.search import snapshot
+from facedex.indexer.search.fast import FastIndex
 from facedex.indexer.search.snapshot import Snapshot, SnapshotKey, SnapshotRejected
 
 INPUTS = 300
@@ -94,6 +95,7 @@ def test_a_server_that_answers_wrongly_is_caught(galleries: ServiceTarget) -> No
 
 def test_a_server_whose_index_disagrees_is_caught(galleries: ServiceTarget) -> None:
     index = galleries._app._galleries.get("staff")._index
+    assert isinstance(index, FastIndex)
     index._count += 1
     with pytest.raises(ServerFailed, match="differ"):
         galleries.look()

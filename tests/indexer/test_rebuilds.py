@@ -21,6 +21,7 @@ from facedex.indexer.indexes import Indexes
 from facedex.indexer.policy import DecisionPolicy, GalleryPolicy, policy_to_json
 from facedex.indexer.rebuilds import Rebuilds
 from facedex.indexer.search.fast import FastIndex, FastSettings
+from facedex.indexer.search.gallery_index import GalleryIndex
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import GalleryRecord, IdentityDetails, ModelRecord, NewEnrolment, NewTemplate
@@ -48,11 +49,11 @@ class SmallIndexes(Indexes):
 
     settings = SETTINGS
 
-    def empty(self, gallery: GalleryRecord) -> FastIndex:
+    def in_memory(self, gallery: GalleryRecord) -> FastIndex:
         return FastIndex(
             gallery.model.dimension,
             self.settings,
-            operating_score=super().empty(gallery).operating_score,
+            operating_score=super().in_memory(gallery).operating_score,
             digester=self._store.digester(gallery.model.digest),
             reached=self._store.reached,
         )
@@ -158,7 +159,7 @@ def test_changes_go_on_while_an_index_is_built_and_none_is_lost(hall: Hall) -> N
     is_building, may_go_on = threading.Event(), threading.Event()
     replay = hall.gallery._replay
 
-    def slow_replay(index: FastIndex, *, after: int) -> int:
+    def slow_replay(index: GalleryIndex, *, after: int) -> int:
         reached = replay(index, after=after)
         is_building.set()
         assert may_go_on.wait(WAIT_SECONDS)

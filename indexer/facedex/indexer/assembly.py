@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import cv2
 
 from facedex.indexer.devices import PROCESSOR, Devices
+from facedex.indexer.engine_indexes import EngineIndexes
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.indexes import Indexes, SearchSettings
+from facedex.indexer.search.milvus import MilvusEngines
 from facedex.indexer.search.snapshot import seal_of
 from facedex.indexer.vision.memory import keep_freed_memory
 from facedex.indexer.vision.models import ModelFolder
@@ -50,11 +52,15 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
     smallest_face_px: float = SMALLEST_FACE_PX,
     search: SearchSettings | None = None,
     devices: Devices = PROCESSOR,
+    milvus: str | None = None,
 ) -> Galleries:
     """The galleries of a store, with the models and snapshots of a data folder, on these devices.
 
+    With the address of a `milvus`, vectors are searched there.
+
     Raises:
         ModelError: a model is missing or cannot be used.
+        EngineMissing, EngineUnavailable: there is no Milvus.
 
     """
     cv2.setNumThreads(1)  # each request has a core of its own; threads inside it would only take turns
@@ -70,13 +76,20 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
         store,
         pipeline=pipelines.of_name(embedder),
         pipelines=pipelines,
-        indexes=Indexes(
+        indexes=_indexes(
             store,
             snapshot_folder(store, data),
             search=search or SearchSettings(threads=workers),
-            memory=memory_of(devices),
+            devices=devices,
+            milvus=milvus,
         ),
     )
+
+
+def _indexes(store: Store, folder: Path, *, search: SearchSettings, devices: Devices, milvus: str | None) -> Indexes:
+    if milvus is not None:
+        return EngineIndexes(store, folder, MilvusEngines(milvus))
+    return Indexes(store, folder, search=search, memory=memory_of(devices))
 
 
 def runtime_on(devices: Devices) -> Runtime:

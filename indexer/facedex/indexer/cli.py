@@ -73,6 +73,7 @@ class Place:
     embedder: str
     data_keys: str | None
     template_secret: Path | None
+    milvus: str | None
     device: DeviceChoice
 
     @property
@@ -109,12 +110,20 @@ def program(  # noqa: PLR0913  (the options of all commands)
             help="Secret of galleries whose vectors are transformed (facedex-index transforms).",
         ),
     ] = None,
+    milvus: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FACEDEX_MILVUS",
+            metavar="ADDRESS",
+            help="http://HOST:19530 of a Milvus that holds and searches vectors, or a file for Milvus Lite.",
+        ),
+    ] = None,
     device: Annotated[
         DeviceChoice, typer.Option(envvar="FACEDEX_DEVICE", help="What detects, embeds and searches.")
     ] = DeviceChoice.CPU,
 ) -> None:
     """Builds and tends galleries in a data folder, also while a server runs on it."""
-    context.obj = Place(data, database, detector, embedder, data_keys, template_secret, device)
+    context.obj = Place(data, database, detector, embedder, data_keys, template_secret, milvus, device)
 
 
 @app.command()

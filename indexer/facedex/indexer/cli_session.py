@@ -51,6 +51,8 @@ class HasGalleries(Protocol):
     @property
     def template_secret(self) -> Path | None: ...
     @property
+    def milvus(self) -> str | None: ...
+    @property
     def device(self) -> DeviceChoice: ...
 
 
@@ -108,6 +110,7 @@ def opened(place: HasGalleries) -> Generator[Galleries]:
             limits=ImageLimits(),
             workers=available_cores(),
             devices=devices,
+            milvus=place.milvus,
         )
 
 

@@ -33,6 +33,8 @@
         ├── TemplateSecretMissing   vectors are transformed, and the secret was not given
         ├── TemplateSecretWrong     the secret given is another one
         ├── TemplateSecretInvalid   the file given is no secret, or lies beside what it protects
+        ├── EngineMissing           the library for a vector engine is not installed
+        ├── EngineUnavailable       the vector engine cannot be reached, or fails
         ├── SealBroken              what is stored of a face was changed, or belongs elsewhere
         ├── TemplateAltered         a stored vector is not the one that was enrolled
         ├── DatabaseUnsupported     the address is none of a database that is supported here
@@ -465,6 +467,29 @@ class TemplateAltered(ServiceError):
             "and what mends them"
         )
         self.template_id = template_id
+
+
+class EngineMissing(ServiceError):
+    """The library for the vector engine is not installed."""
+
+    reason = "ENGINE_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__("pymilvus is not installed: pip install 'facedex[milvus]'")
+
+
+class EngineUnavailable(ServiceError):
+    """The vector engine cannot be reached, or does not do what it was asked for.
+
+    `cause` is the engine's own sentence, for the operator; callers get `told_to_callers`.
+    """
+
+    reason = "ENGINE_UNAVAILABLE"
+    told_to_callers: ClassVar[str] = "the vector engine does not answer as it should; try again later"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the vector engine does not answer as it should: {cause}")
+        self.cause = cause
 
 
 class DatabaseUnsupported(ServiceError):

@@ -227,6 +227,7 @@ class Galleries:
         if gallery.revision < revision:
             gallery.catch_up()
         gallery.note_comparisons()
+        gallery.deliver()
 
     def _open(self, name: str) -> Gallery:
         with self._opening:
@@ -250,7 +251,7 @@ class Galleries:
             gallery = self._galleries.pop(name, None)
             if gallery is not None:
                 self._enrollers.pop(gallery.record.id, None)
-                self._indexes.forget(gallery.record)
+                self._indexes.retire(gallery.record)
 
 
 def _check_name(name: str, field: str) -> None:

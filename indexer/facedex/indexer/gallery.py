@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from facedex.indexer.indexes import Indexes
     from facedex.indexer.search.code_choice import CodeChoice
     from facedex.indexer.search.exact import Block
-    from facedex.indexer.search.fast import FastIndex
+    from facedex.indexer.search.gallery_index import GalleryIndex
     from facedex.indexer.search.segment import Segment
     from facedex.indexer.search.template_index import Hit, TemplateIndex
     from facedex.indexer.store.enrolling import Enrolled, MarkAfter
@@ -89,7 +89,7 @@ class _Searchable:
     """What a search goes by from its beginning to its end, whatever changes meanwhile."""
 
     model: ModelRecord
-    index: FastIndex
+    index: GalleryIndex
     successor: SuccessionIndexes | None
     thresholds: Thresholds
 
@@ -111,7 +111,7 @@ class ModelsChanged(Exception):
 class HeldGallery:
     """Index and store at one revision, unless the index leads; for an examination."""
 
-    index: FastIndex
+    index: GalleryIndex
     revision: int
     moment: StoreMoment
 
@@ -236,6 +236,14 @@ class Gallery:
     def _published(self) -> _Searchable:
         return _Searchable(self._record.model_in_force, self._index, self._successor, self._thresholds)
 
+    def deliver(self) -> None:
+        """Sends what a vector engine does not have yet, where there is one, and notes how far it is when it has all."""
+        revision = self._revision
+        if self._index.deliver():
+            self._indexes.note_delivered(self._record, revision)
+        if self._successor is not None:
+            self._successor.deliver()
+
     @contextmanager
     def held(self) -> Generator[HeldGallery]:
         """Index and store at one revision, while nobody can change either: writers wait, so be quick."""
@@ -264,7 +272,7 @@ class Gallery:
             self._searchable = self._published()
             self._store.reached(Step.AFTER_REBUILD_SWAP)
 
-    def _replay(self, index: FastIndex, *, after: int) -> int:
+    def _replay(self, index: GalleryIndex, *, after: int) -> int:
         """Applies what the index in use has above `after` to another one, and returns how far that one is then."""
         until = self._revision
         for batch in self._store.changes(self._record.id, after=after):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from facedex.indexer.search.device_memory import DeviceMemory
+    from facedex.indexer.search.gallery_index import GalleryIndex
     from facedex.indexer.store.records import GalleryRecord
     from facedex.indexer.store.store import Store
 
@@ -50,8 +51,13 @@ class SearchSettings:
 class OpenedIndex:
     """An index and how far the change log is in it."""
 
-    index: FastIndex
+    index: GalleryIndex
     revision: int
+
+
+def lowest_score(gallery: GalleryRecord) -> float:
+    """The lowest cosine that bears on a decision in this gallery, as its policy says."""
+    return operating_point(gallery.model, policy_from_json(gallery.policy).decision, requested=None).lowest_score
 
 
 class Indexes:
@@ -81,13 +87,16 @@ class Indexes:
         self._memory = memory
         self.shadow = Shadow(search.check_every)
 
-    def empty(self, gallery: GalleryRecord) -> FastIndex:
-        """An index for the gallery's model, whose codes are chosen for its threshold."""
-        policy = policy_from_json(gallery.policy)
-        point = operating_point(gallery.model, policy.decision, requested=None)
+    def empty(self, gallery: GalleryRecord, *, part: str = "") -> GalleryIndex:
+        """An index for the gallery's model, made for its threshold; `part` tells several of one gallery and model apart."""
+        del part  # they lie in memory, each by itself
+        return self.in_memory(gallery)
+
+    def in_memory(self, gallery: GalleryRecord) -> FastIndex:
+        """An empty index whose rows lie in the memory of this process."""
         return FastIndex(
             gallery.model.dimension,
-            operating_score=point.lowest_score,
+            operating_score=lowest_score(gallery),
             crew=self._crew,
             shadow=self.shadow,
             digester=self._store.digester(gallery.model.digest),
@@ -109,10 +118,10 @@ class Indexes:
 
     def frozen(self, gallery: GalleryRecord, opened: OpenedIndex) -> Snapshot | None:
         """The index as it is now, to be written; None where that is not worth it. Nobody may change it meanwhile."""
-        if self._path(gallery) is None or len(opened.index) < self._least_rows:
+        index = opened.index
+        if self._path(gallery) is None or not isinstance(index, FastIndex) or len(index) < self._least_rows:
             return None
         moment = self._store.change_time(gallery.id, opened.revision)
-        index = opened.index
         return Snapshot(self._key(gallery, index), opened.revision, str(moment), index.digest, index.state())
 
     def write(self, gallery: GalleryRecord, snapshot: Snapshot) -> None:
@@ -126,8 +135,15 @@ class Indexes:
         if seal is not None:
             encryption.settle_snapshot(seal.key_id)
 
+    def note_delivered(self, gallery: GalleryRecord, revision: int) -> None:
+        """Everything until this revision is where the rows of the gallery lie."""
+
+    def retire(self, gallery: GalleryRecord) -> None:
+        """Deletes what there is of a gallery that is no more."""
+        self.forget(gallery)
+
     def forget(self, gallery: GalleryRecord) -> None:
-        """Deletes the snapshot of a gallery that is no more."""
+        """Deletes the snapshot of a gallery, if it has one."""
         path = self._path(gallery)
         if path is not None:
             self._discard(path)
@@ -146,7 +162,7 @@ class Indexes:
 
         """
         path = self._path(gallery)
-        return None if path is None or not path.exists() else self._read(gallery, path, self.empty(gallery))
+        return None if path is None or not path.exists() else self._read(gallery, path, self.in_memory(gallery))
 
     def leftovers(self) -> list[Path]:
         """Files that no process will ever read again; see `discard_leftovers`."""
@@ -163,7 +179,7 @@ class Indexes:
             self._discard(path)
 
     def _restored(self, gallery: GalleryRecord, path: Path) -> OpenedIndex:
-        index = self.empty(gallery)
+        index = self.in_memory(gallery)
         snapshot = self._read(gallery, path, index)
         index.restore(snapshot)
         if self._store.encryption.is_on:  # the process that wrote it may have died before it did so

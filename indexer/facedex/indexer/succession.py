@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from facedex.indexer.indexes import Indexes
     from facedex.indexer.policy import GalleryPolicy
-    from facedex.indexer.search.fast import FastIndex
+    from facedex.indexer.search.gallery_index import GalleryIndex
     from facedex.indexer.search.template_index import TemplateIndex
     from facedex.indexer.store.records import Change, GalleryRecord, Succession
     from facedex.indexer.store.store import Store
@@ -40,7 +40,7 @@ class SuccessionIndexes:
         *,
         store: Store,
         indexes: Indexes,
-        new: FastIndex | None = None,
+        new: GalleryIndex | None = None,
     ) -> None:
         self._record = record
         self._store = store
@@ -48,7 +48,7 @@ class SuccessionIndexes:
         self.comparisons = Comparisons()
         self._scale = None if succession.scale is None else ScoreScale.from_json(succession.scale)
         self.new = new or indexes.empty(in_force(record, succession))
-        self._rest = indexes.empty(record) if succession.is_in_force else None
+        self._rest = indexes.empty(record, part="rest") if succession.is_in_force else None
 
     @property
     def rest_count(self) -> int:
@@ -78,6 +78,12 @@ class SuccessionIndexes:
             if index is not None:
                 index.forget_erased()
 
+    def deliver(self) -> None:
+        """Sends what a vector engine does not have yet, where there is one."""
+        for index in (self.new, self._rest):
+            if index is not None:
+                index.deliver()
+
     # The change log
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -89,7 +95,7 @@ class SuccessionIndexes:
             self._rest.erase(erased)
             self._settle(changes, self._rest)
 
-    def _settle(self, changes: Sequence[Change], rest: FastIndex) -> None:
+    def _settle(self, changes: Sequence[Change], rest: GalleryIndex) -> None:
         """Puts those whom the changes concern where they belong now: the store may be ahead of the log's place."""
         ops = {ChangeOp.ADD, ChangeOp.EMBED, ChangeOp.ERASE}
         touched = {each.identity_id for each in changes if each.op in ops} - {0}

@@ -127,6 +127,7 @@ class App:
             smallest_face_px=settings.smallest_face_px,
             search=SearchSettings(threads=settings.workers, check_every=settings.check_every),
             devices=devices,
+            milvus=settings.milvus,
         )
         self._health = health.HealthServicer()
         self._patience = Patience()

@@ -93,6 +93,14 @@ def serve_command(
     check_every: Annotated[
         int, typer.Option(envvar="FACEDEX_CHECK_EVERY", min=0, help="One search in so many is checked by an exact one.")
     ] = 1_000,
+    milvus: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FACEDEX_MILVUS",
+            metavar="ADDRESS",
+            help="http://HOST:19530 of a Milvus that holds and searches vectors, or a file for Milvus Lite.",
+        ),
+    ] = None,
     data_keys: Annotated[
         str | None,
         typer.Option(
@@ -175,6 +183,7 @@ def serve_command(
         device=device,
         follow_interval_seconds=follow_interval_seconds,
         check_every=check_every,
+        milvus=milvus,
         data_keys=data_keys,
         template_secret=template_secret,
         erasure_horizon_seconds=erasure_horizon_seconds,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from facedex.indexer.errors import StoreUnavailable
+from facedex.indexer.errors import EngineUnavailable, StoreUnavailable
 from facedex.server.interceptor import log_unexpected
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Follower:
         # Whatever goes wrong now, the log is followed again after the next interval.
         try:
             work()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, EngineUnavailable) as error:
             self._note_trouble(error.cause)
         except Exception as error:  # noqa: BLE001
             log_unexpected("follower", error)
@@ -78,9 +78,9 @@ class Follower:
     def _note_trouble(self, cause: str) -> None:
         # Once when it begins and once when it ends, not with every attempt.
         if cause and not self._trouble:
-            logger.warning("the database cannot be followed", cause=cause)
+            logger.warning("the change log cannot be followed", cause=cause)
         if self._trouble and not cause:
-            logger.info("the database is followed again")
+            logger.info("the change log is followed again")
         self._trouble = cause
 
     def _clean(self) -> None:

@@ -48,6 +48,8 @@ class Settings:
     """How often the change log is read for changes of other processes."""
     check_every: int = 1_000
     """One search in so many is done again exactly, to count what the fast index missed; 0: none."""
+    milvus: str | None = None
+    """Address of a Milvus that holds and searches vectors; None: this process does."""
     data_keys: str | None = None
     """Folder or URL of the data keys; None: nobody is encrypted."""
     template_secret: Path | None = None

@@ -39,6 +39,7 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (ScoresInvalid, grpc.StatusCode.INVALID_ARGUMENT),
     (CalibrationError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.StoreUnavailable, grpc.StatusCode.UNAVAILABLE),
+    (errors.EngineUnavailable, grpc.StatusCode.UNAVAILABLE),
     (errors.CallerError, grpc.StatusCode.INVALID_ARGUMENT),
     (vision_errors.ImageRefused, grpc.StatusCode.INVALID_ARGUMENT),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -93,7 +94,9 @@ def _reason(error: Exception) -> str:
 
 
 def _message(error: Exception) -> str:
-    return error.told_to_callers if isinstance(error, errors.StoreUnavailable) else str(error)
+    if isinstance(error, errors.StoreUnavailable | errors.EngineUnavailable):
+        return error.told_to_callers
+    return str(error)
 
 
 def _details(error: Exception) -> tuple[Message, ...]:

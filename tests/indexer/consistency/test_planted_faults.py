@@ -47,8 +47,8 @@ def some_codes() -> CodeChoice:
 class SmallIndexes(Indexes):
     """Indexes that seal and encode a few rows as others do thousands."""
 
-    def empty(self, gallery: GalleryRecord) -> FastIndex:
-        index = super().empty(gallery)
+    def in_memory(self, gallery: GalleryRecord) -> FastIndex:
+        index = super().in_memory(gallery)
         index._settings = SMALL
         index._choice, index._chosen_for_rows = some_codes(), 10**9
         return index
@@ -71,7 +71,7 @@ class Ward:
             self.enrol()
         for number in range(1, ERASED):
             self.gallery.delete_template(number)
-        self.gallery._index.seal()
+        self.index.seal()
         self.gallery.save_snapshot()
         for _ in range(LATER):
             self.enrol()
@@ -91,6 +91,7 @@ class Ward:
 
     @property
     def index(self) -> FastIndex:
+        assert isinstance(self.gallery._index, FastIndex)
         return self.gallery._index
 
     @property

@@ -179,6 +179,7 @@ class GalleryLife(RuleBasedStateMachine):
 
     @rule()
     def seal(self) -> None:
+        assert isinstance(self.gallery._index, FastIndex)
         self.gallery._index.seal()
 
     @rule()
@@ -307,8 +308,8 @@ class Forgetful(FastIndex):
 
 
 class ForgetfulIndexes(SmallIndexes):
-    def empty(self, gallery: GalleryRecord) -> FastIndex:
-        index = super().empty(gallery)
+    def in_memory(self, gallery: GalleryRecord) -> FastIndex:
+        index = super().in_memory(gallery)
         index.__class__ = Forgetful
         return index
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.indexer.search.oracle import DIMENSION
 
 from facedex.indexer.search.exact import exact_scores
 from facedex.indexer.search.remote import Engine, RemoteIndex
@@ -53,8 +54,9 @@ class LateEngine:
 
     most = 40
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, dimension: int = DIMENSION) -> None:
         self._chance = chance
+        self._dimension = dimension
         self._pending: list[Callable[[], None]] = []
         self._rows: dict[int, tuple[int, NDArray[np.float32]]] = {}
 
@@ -67,6 +69,18 @@ class LateEngine:
     def held(self, template_ids: Sequence[int]) -> set[int]:
         self._let_some_happen()
         return self._rows.keys() & set(template_ids)
+
+    def rows(self, template_ids: Sequence[int]) -> Rows:
+        self._let_some_happen()
+        return _stacked(
+            {number: self._rows[number] for number in template_ids if number in self._rows}, self._dimension
+        )
+
+    def pages(self) -> Iterator[Rows]:
+        self._let_some_happen()
+        numbers = sorted(self._rows)
+        for start in range(0, len(numbers), self.most):
+            yield self.rows(numbers[start : start + self.most])
 
     def count(self) -> int:
         return len(self._rows)

@@ -10,7 +10,6 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from facedex.indexer.search.codebook import HALF_RATE, Codebook, codebook
 from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import ExactIndex
 from facedex.indexer.search.fast import FastIndex, FastSettings
-from facedex.indexer.search.milvus import MilvusEngine, connect
+from facedex.indexer.search.milvus import MilvusEngines
 from facedex.indexer.search.segment import Rows, Segment
 from facedex.indexer.search.template_index import EVERYBODY, Scope, TemplateIndex
 from facedex.indexer.search.torch_memory import TorchMemory
@@ -69,11 +68,11 @@ def make_local_index(request: pytest.FixtureRequest) -> MakeIndex:
 
 
 @pytest.fixture(scope="session")
-def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusEngines]:
     """The Milvus that MILVUS_URI names, else Milvus Lite, which lies in a file."""
-    client = connect(os.environ.get("MILVUS_URI") or str(tmp_path_factory.mktemp("milvus") / "lite.db"))
-    yield client
-    client.close()
+    engines = MilvusEngines(os.environ.get("MILVUS_URI") or str(tmp_path_factory.mktemp("milvus") / "lite.db"))
+    yield engines
+    engines.close()
 
 
 @pytest.fixture(
@@ -83,10 +82,11 @@ def make_index(request: pytest.FixtureRequest) -> Iterator[MakeIndex]:
     if request.param is not None:
         yield request.param
         return
-    client = request.getfixturevalue("milvus")
-    engine = MilvusEngine(client, f"facedex_test_{uuid.uuid4().hex}", DIMENSION)
+    milvus: MilvusEngines = request.getfixturevalue("milvus")
+    name = f"facedex_test_{uuid.uuid4().hex}"
+    engine = milvus.opened(name, DIMENSION)
     yield lambda: Kept(DIMENSION, engine)
-    engine.drop()
+    milvus.drop(name)
 
 
 def filled(make_index: MakeIndex, count: int, *, identities: int, seed: int = 1) -> tuple[TemplateIndex, Oracle]:

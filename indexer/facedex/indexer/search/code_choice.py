@@ -22,11 +22,15 @@ SCAN_NS, SCAN_NS_PER_BYTE, LOOK_NS, PASS_NS = 0.5, 0.03, 330.0, 130.0
 
 @dataclass(frozen=True, slots=True)
 class CodeChoice:
-    """The codes of a segment and how they fit, or None for no codes: every row is scored in each search."""
+    """The codes of a segment and how they fit, or None for no codes: every row is scored in each search.
+
+    `engine` names what searches instead of codes here.
+    """
 
     codebook: Codebook | None
     fit: CodeFit | None
     operating_score: float
+    engine: str = ""
 
     @property
     def bits_per_component(self) -> float:
@@ -48,6 +52,8 @@ class CodeChoice:
     @property
     def reason(self) -> str:
         """For people."""
+        if self.engine:
+            return f"searched by {self.engine}; its answers are scored exactly here"
         if self.fit is None:
             return (
                 "exact: the gallery is small, or no codes lose fewer than 1 mate in 10 000 "

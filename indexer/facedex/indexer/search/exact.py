@@ -135,6 +135,12 @@ class ExactIndex:
             self._places.update(zip(templates[:count].tolist(), ((block, slot) for slot in slots), strict=True))
             templates, identities, rows = templates[count:], identities[count:], rows[count:]
 
+    def rows(self) -> Rows:
+        """All of them; call it where nobody changes the index."""
+        found = [block.row(slot) for block, slot in self._places.values()]
+        empty = Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, self._dimension), np.float32))
+        return Rows(*(np.concatenate(each) for each in zip(*map(columns, [empty, *found]), strict=True)))
+
     def _block_with_room(self) -> Block:
         if self._blocks and self._blocks[-1].free:
             return self._blocks[-1]
@@ -173,6 +179,10 @@ class ExactIndex:
             if unseen < min_score or (len(hits) >= limit and unseen < hits[limit - 1].score):
                 return hits[:limit]
             count *= 8
+
+
+def columns(rows: Rows) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return rows.template_ids, rows.identity_ids, rows.vectors
 
 
 def _rank(

@@ -18,7 +18,7 @@ from facedex.indexer.search.crew import Crew
 from facedex.indexer.search.exact import Block
 from facedex.indexer.search.freed_memory import return_freed_memory
 from facedex.indexer.search.ranking import are_first
-from facedex.indexer.search.segment import Codes, Rows, Segment
+from facedex.indexer.search.segment import HALF, Codes, Rows, Segment
 from facedex.indexer.search.shadow import Shadow
 from facedex.indexer.search.snapshot import PartState, restored_segments
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
@@ -26,7 +26,7 @@ from facedex.indexer.search.two_looks import LookSettings, View, is_large, is_se
 from facedex.indexer.set_digest import EMPTY, SetDigest, TemplateDigester
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from facedex.indexer.search.snapshot import Snapshot
 
 # As the store keeps vectors.
-HALF = np.dtype("<f2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +181,8 @@ class FastIndex:
                 self._append(templates, identities, rows)
             self._highest = max(self._highest, int(templates.max(initial=0)))
             self._count += len(templates)
-            self._digest = self._digest.plus(self._members(Rows(templates, identities, rows)))
+            self._digest = self._digest.plus(Rows(templates, identities, rows).members(self._digester))
         self._seal_when_due()
-
-    def _members(self, rows: Rows) -> Iterator[bytes]:
-        halves = rows.vectors.astype(HALF)
-        numbers = zip(rows.template_ids.tolist(), rows.identity_ids.tolist(), halves, strict=True)
-        return (self._digester.of(template, identity, half.tobytes()) for template, identity, half in numbers)
 
     def _fresh(self, template_ids: Sequence[int]) -> NDArray[np.bool_]:
         numbers = np.asarray(template_ids, np.int64)
@@ -267,6 +261,10 @@ class FastIndex:
         """Everything that is searched, at a moment when no part is about to take the place of another."""
         with self._changing:
             return (*self._segments, *self._blocks)
+
+    def deliver(self) -> bool:
+        """All rows lie here."""
+        return True
 
     # Sealing and compaction
 

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from facedex.indexer.errors import EngineMissing, EngineUnavailable
 from facedex.indexer.search.segment import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from facedex.indexer.search.template_index import Scope
 
 _TEMPLATE, _IDENTITY, _VECTOR = "template_id", "identity_id", "vector"
+_FIELDS: Final = [_TEMPLATE, _IDENTITY, _VECTOR]
 _MOST: Final = 16_384
 """Milvus' own limit for one search."""
 _AT_ONCE: Final = 2_000
 """Rows in one message: Milvus takes 64 MiB."""
-
-
-class EngineMissing(Exception):
-    """The library for the vector engine is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("pymilvus is not installed: pip install 'facedex[milvus]'")
 
 
 class MilvusEngine:
@@ -74,6 +70,22 @@ class MilvusEngine:
             found |= {int(row[_TEMPLATE]) for row in rows}
         return found
 
+    def rows(self, template_ids: Sequence[int]) -> Rows:
+        found: list[dict[str, Any]] = []
+        for part in _parts(template_ids):
+            found += self._client.query(
+                self._collection, ids=list(part), output_fields=_FIELDS, consistency_level="Strong"
+            )
+        return self._as_rows(found)
+
+    def pages(self) -> Iterator[Rows]:
+        pages = self._client.query_iterator(
+            self._collection, filter="", output_fields=_FIELDS, batch_size=_AT_ONCE, consistency_level="Strong"
+        )
+        while found := pages.next():
+            yield self._as_rows(found)
+        pages.close()
+
     def count(self) -> int:
         (row,) = self._client.query(self._collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
         return int(row["count(*)"])
@@ -85,20 +97,19 @@ class MilvusEngine:
             anns_field=_VECTOR,
             limit=count,
             filter=_expression(scope),
-            output_fields=[_TEMPLATE, _IDENTITY, _VECTOR],
+            output_fields=_FIELDS,
             search_params={"metric_type": "IP"},
             consistency_level="Strong",
         )
-        rows = Rows(
-            np.array([hit["entity"][_TEMPLATE] for hit in found], np.int64),
-            np.array([hit["entity"][_IDENTITY] for hit in found], np.int64),
-            np.array([hit["entity"][_VECTOR] for hit in found], np.float32).reshape(-1, self._dimension),
-        )
+        rows = self._as_rows([hit["entity"] for hit in found])
         return rows, float(found[-1]["distance"]) if len(rows) == count else -np.inf
 
-    def drop(self) -> None:
-        """Deletes the collection with all that is in it."""
-        self._client.drop_collection(self._collection)
+    def _as_rows(self, found: Sequence[dict[str, Any]]) -> Rows:
+        return Rows(
+            np.array([each[_TEMPLATE] for each in found], np.int64),
+            np.array([each[_IDENTITY] for each in found], np.int64),
+            np.array([each[_VECTOR] for each in found], np.float32).reshape(-1, self._dimension),
+        )
 
     def _create(self, index_type: str) -> None:
         library = _library()
@@ -111,14 +122,56 @@ class MilvusEngine:
         self._client.create_collection(self._collection, schema=schema, index_params=index, consistency_level="Strong")
 
 
-def connect(uri: str) -> Any:
-    """A client of a Milvus: "http://HOST:19530" for a cluster, the path of a file for Milvus Lite in this process.
+class MilvusEngines:
+    """The collections of a Milvus: "http://HOST:19530" for a cluster, the path of a file for Milvus Lite in this process."""
 
-    Raises:
-        EngineMissing: pymilvus is not installed.
+    def __init__(self, uri: str, *, index_type: str = "FLAT") -> None:
+        """Raises EngineMissing: pymilvus is not installed; EngineUnavailable: there is no Milvus."""
+        self._index_type = index_type
+        library = _library()
+        with named_errors():
+            self._client: Any = _Named(library.MilvusClient(uri))
 
-    """
-    return _library().MilvusClient(uri)
+    def opened(self, collection: str, dimension: int) -> MilvusEngine:
+        """The collection, made where there is none. Raises EngineUnavailable."""
+        return MilvusEngine(self._client, collection, dimension, index_type=self._index_type)
+
+    def names(self, prefix: str) -> list[str]:
+        """The collections whose names begin so. Raises EngineUnavailable."""
+        return [each for each in self._client.list_collections() if each.startswith(prefix)]
+
+    def drop(self, collection: str) -> None:
+        """Deletes a collection with all that is in it. Raises EngineUnavailable."""
+        self._client.drop_collection(collection)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _Named:
+    """A client of Milvus whose errors are ours."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        def called(*words: Any, **options: Any) -> Any:
+            with named_errors():
+                return method(*words, **options)
+
+        return called
+
+
+@contextmanager
+def named_errors() -> Generator[None]:
+    """The library's errors as EngineUnavailable."""
+    library = _library()
+    try:
+        yield
+    except library.MilvusException as error:
+        raise EngineUnavailable(str(error.message).splitlines()[0]) from None
 
 
 def _library() -> Any:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from facedex.indexer.search.exact import ROUNDING, ExactIndex, exact_scores
-from facedex.indexer.search.ranking import best_of_each_identity
+from facedex.indexer.search.exact import ROUNDING, ExactIndex, columns, exact_scores
+from facedex.indexer.search.ranking import are_first, best_of_each_identity
 from facedex.indexer.search.segment import Rows
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,6 +43,14 @@ class Engine(Protocol):
         ...
 
     def upsert(self, rows: Rows) -> None: ...
+
+    def rows(self, template_ids: Sequence[int]) -> Rows:
+        """Those of these that it shows."""
+        ...
+
+    def pages(self) -> Iterator[Rows]:
+        """All that it shows, so many at a time as memory holds well."""
+        ...
 
     def delete(self, template_ids: Sequence[int]) -> None: ...
 
@@ -71,10 +79,18 @@ class RemoteIndex:
     """A `TemplateIndex` over an `Engine`.
 
     `alive` tells which templates the store holds. `deliver` sends what changed and takes note of what has arrived; until
-    then it is kept in memory, so it is called again and again.
+    then it is kept in memory, so it is called again and again. With `is_anew`, what the engine shows already is sent again.
     """
 
-    def __init__(self, dimension: int, engine: Engine, alive: Callable[[Collection[int]], Collection[int]]) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        engine: Engine,
+        alive: Callable[[Collection[int]], Collection[int]],
+        *,
+        is_anew: bool = False,
+    ) -> None:
+        self._is_anew = is_anew
         self._dimension = dimension
         self._engine = engine
         self._alive = alive
@@ -100,7 +116,7 @@ class RemoteIndex:
 
     def add(self, template_ids: Sequence[int], identity_ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
         with self._changing:
-            held = self._engine.held(template_ids) - self._undead
+            held = set[int]() if self._is_anew else self._engine.held(template_ids) - self._undead
             fresh = np.array([each not in held and each not in self._outgoing for each in template_ids], np.bool_)
             numbers = np.asarray(template_ids, np.int64)[fresh].tolist()
             identities = np.asarray(identity_ids, np.int64)[fresh].tolist()
@@ -171,6 +187,16 @@ class RemoteIndex:
                 self.deliver()
             # As much as it gives at once, and still few people: the rest without those who are known.
             known, scope = hits, Scope(scope.allowed, scope.excluded | {hit.identity_id for hit in found})
+
+    def unseen_rows(self) -> Rows:
+        """What the engine does not show yet."""
+        with self._changing:
+            return self._unseen.rows()
+
+    def living_rows(self, parts: Iterable[Rows]) -> Rows:
+        """Those rows that a search may return, each template once."""
+        rows = Rows(*(np.concatenate(each) for each in zip(*map(columns, parts), strict=True)))
+        return self._living(rows.taken(are_first(rows.template_ids)))
 
     def _living(self, rows: Rows) -> Rows:
         """Without the erased; those that the engine should have forgotten are deleted there again."""

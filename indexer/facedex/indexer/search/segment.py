@@ -10,7 +10,7 @@ import numpy as np
 from facedex.indexer.search.code_fit import TARGET_LOSS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from facedex.indexer.search.codebook import Codebook
     from facedex.indexer.search.device_memory import Copy
     from facedex.indexer.search.template_index import Scope
+    from facedex.indexer.set_digest import TemplateDigester
 
 
 # A scan that leaves more than this share is not worth its time: every row is scored exactly instead.
 WHOLE_SHARE = 0.3
 # FAISS takes several times the memory of the rows that it encodes at once, and no less time for more of them.
 ENCODED_AT_ONCE = 4_096
+# As the store holds vectors.
+HALF = np.dtype("<f2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,12 @@ class Rows:
 
     def taken(self, which: NDArray[Any]) -> Rows:
         return Rows(self.template_ids[which], self.identity_ids[which], self.vectors[which])
+
+    def members(self, digester: TemplateDigester) -> Iterator[bytes]:
+        """The member digest of each."""
+        halves = self.vectors.astype(HALF)
+        numbers = zip(self.template_ids.tolist(), self.identity_ids.tolist(), halves, strict=True)
+        return (digester.of(template, identity, half.tobytes()) for template, identity, half in numbers)
 
     @classmethod
     def joined(cls, parts: Sequence[Rows], kept: Sequence[NDArray[np.int64]]) -> Rows:

@@ -273,6 +273,15 @@ api_key_use = Table(
 )
 
 # Who did what; see `facedex.indexer.audit`. Rows are only ever added.
+# Of galleries whose vectors lie in a vector engine too: how far its collections are filled.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("gallery_id", ForeignKey("gallery.id", ondelete="CASCADE"), primary_key=True),
+    Column("collection", String(128), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,

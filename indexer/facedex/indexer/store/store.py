@@ -10,6 +10,7 @@ from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.set_digest import TemplateDigester
 from facedex.indexer.store import (
     change_rows,
+    delivery_rows,
     erasing,
     gallery_rows,
     identity_rows,
@@ -588,6 +589,17 @@ class Store:
         """When a change was made: it tells a number from the same number in another history."""
         with self._reading() as connection:
             return change_rows.select_change_time(connection, gallery_id, seq)
+
+    def delivered_revision(self, gallery_id: int, collection: str) -> int:
+        """How much of a gallery's log a vector engine's collection holds; 0 where nothing is known of it."""
+        with self._reading() as connection:
+            return delivery_rows.select_revision(connection, gallery_id, collection)
+
+    def note_delivered(self, gallery_id: int, collection: str, revision: int) -> None:
+        """Everything until this revision is in the collection. Nothing happens where the gallery is gone."""
+        with self._writing() as connection:
+            if gallery_rows.locked_gallery(connection, gallery_id) is not None:
+                delivery_rows.put_revision(connection, gallery_id, collection, revision)
 
     def digester(self, model_digest: str) -> TemplateDigester:
         """Digests of a model's templates, with this installation's key."""

@@ -1,0 +1,110 @@
+"""Galleries whose rows lie in a vector engine on other machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from facedex.indexer.indexes import Indexes, OpenedIndex, lowest_score
+from facedex.indexer.search.engine_index import EngineIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from facedex.indexer.search.gallery_index import GalleryIndex
+    from facedex.indexer.search.remote import Engine
+    from facedex.indexer.search.snapshot import Snapshot
+    from facedex.indexer.store.records import GalleryRecord
+    from facedex.indexer.store.store import Store
+
+# Of a model's digest and an installation's name in the name of a collection.
+LETTERS = 16
+
+
+class Engines(Protocol):
+    """The collections of a vector engine. Each method may raise EngineUnavailable."""
+
+    def opened(self, collection: str, dimension: int, /) -> Engine:
+        """The collection, made where there is none."""
+        ...
+
+    def names(self, prefix: str, /) -> list[str]:
+        """The collections whose names begin so."""
+        ...
+
+    def drop(self, collection: str, /) -> None: ...
+
+
+class EngineIndexes(Indexes):
+    """Makes indexes over a vector engine. How far its collections are is noted in the store, so nobody needs a snapshot."""
+
+    def __init__(self, store: Store, folder: Path | None, engines: Engines) -> None:
+        super().__init__(store, folder)
+        self._engines = engines
+        self._noted: dict[str, int] = {}
+
+    def empty(self, gallery: GalleryRecord, *, part: str = "") -> GalleryIndex:
+        """Over a collection that may be filled already: what is added is sent again, whatever is there.
+
+        Parts of a gallery lie in memory, since they are few people, and gone in a while.
+        """
+        return self.in_memory(gallery) if part else self._index(gallery, is_anew=True)
+
+    def opened(self, gallery: GalleryRecord) -> OpenedIndex:
+        """Over the collection as any server left it."""
+        revision = self._store.delivered_revision(gallery.id, self._name(gallery))
+        return OpenedIndex(self._index(gallery), revision)
+
+    def frozen(self, gallery: GalleryRecord, opened: OpenedIndex) -> Snapshot | None:  # noqa: ARG002  (none is written)
+        return None
+
+    def note_delivered(self, gallery: GalleryRecord, revision: int) -> None:
+        name = self._name(gallery)
+        if self._noted.get(name, 0) < revision:
+            self._store.note_delivered(gallery.id, name, revision)
+            self._noted[name] = revision
+
+    def retire(self, gallery: GalleryRecord) -> None:
+        super().retire(gallery)
+        for name in self._engines.names(f"{self._prefix}{gallery.id}_"):
+            self._engines.drop(name)
+
+    def discard_leftovers(self) -> None:
+        """Drops the collections of galleries that are no more, and of models that they no longer have."""
+        super().discard_leftovers()
+        held = self._engines.names(self._prefix)
+        needed = self._needed()
+        for name in held:
+            if name not in needed:
+                self._engines.drop(name)
+
+    def _needed(self) -> set[str]:
+        records = [self._store.gallery(name) for name in self._store.revisions()]
+        return {name for each in records for name in self._names(each)}
+
+    def _names(self, gallery: GalleryRecord) -> list[str]:
+        models = [gallery.model, *([] if gallery.succession is None else [gallery.succession.model])]
+        return [self._collection(gallery.id, each.digest) for each in models]
+
+    def _index(self, gallery: GalleryRecord, *, is_anew: bool = False) -> EngineIndex:
+        return EngineIndex(
+            gallery.model.dimension,
+            self._engines.opened(self._name(gallery), gallery.model.dimension),
+            self._alive,
+            digester=self._store.digester(gallery.model.digest),
+            operating_score=lowest_score(gallery),
+            is_anew=is_anew,
+        )
+
+    def _alive(self, template_ids: Collection[int]) -> Collection[int]:
+        return self._store.identities_of(set(template_ids)).keys()
+
+    @property
+    def _prefix(self) -> str:
+        return f"facedex_{self._store.erasures.signer.store_id[:LETTERS]}_"
+
+    def _name(self, gallery: GalleryRecord) -> str:
+        return self._collection(gallery.id, gallery.model.digest)
+
+    def _collection(self, gallery_id: int, model_digest: str) -> str:
+        return f"{self._prefix}{gallery_id}_{model_digest[:LETTERS]}"
