@@ -38,6 +38,7 @@ class MilvusEngine:
         self._dimension = dimension
         if not client.has_collection(collection):
             self._create(index_type)
+        client.load_collection(collection)  # which an engine that was started anew may not have done
 
     @property
     def most(self) -> int:
