@@ -129,6 +129,8 @@ class App:
             devices=devices,
             milvus=settings.milvus,
         )
+        if settings.milvus is not None and settings.data_keys is not None:
+            logger.warning("data keys do not reach the vector engine", advice="encrypt the disks of Milvus")
         self._health = health.HealthServicer()
         self._patience = Patience()
         self._readiness = Readiness(self._galleries.loaded_share)
