@@ -30,6 +30,7 @@
         ├── DataKeysMisplaced       keys beside the data would be in the same backup
         ├── DataKeyMissing          one identity's key is destroyed
         ├── DataKeysReplaced        what was read at one moment has other keys by now
+        ├── AuditNotWhole           pruning the audit would hide what is wrong with it
         ├── SealBroken              what is stored of a face was changed, or belongs elsewhere
         ├── TemplateAltered         a stored vector is not the one that was enrolled
         ├── DatabaseUnsupported     the address is none of a database that is supported here
@@ -406,6 +407,19 @@ class DataKeysReplaced(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("data keys were replaced and retired while the store was read; run it again")
+
+
+class AuditNotWhole(ServiceError):
+    """The audit shows that somebody meddled with it, and what is to be pruned may be what shows it."""
+
+    reason = "AUDIT_NOT_WHOLE"
+
+    def __init__(self, fault: str, number: int) -> None:
+        super().__init__(
+            f"nothing was pruned, for the audit is not whole: {fault} at entry {number}; see 'facedex-index audit verify'"
+        )
+        self.fault = fault
+        self.number = number
 
 
 class SealBroken(ServiceError):
