@@ -46,7 +46,8 @@ class Collector:
                 collector.keep(request)
                 return trace_service_pb2.ExportTraceServiceResponse()
 
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), self._server)
+        register: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server  # its package has no types here
+        register(Service(), self._server)
         self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def __enter__(self) -> Self:
