@@ -147,7 +147,7 @@ def main(
 @contextmanager
 def collecting() -> Generator[str]:
     """Where traces may be sent: whatever comes is taken and thrown away."""
-    take = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
+    take: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(COLLECTOR, {"Export": take}),))
     port = server.add_insecure_port("127.0.0.1:0")
