@@ -144,10 +144,14 @@ def main(
     write_json(json_path, figures)
 
 
+def _taken(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+    return b""
+
+
 @contextmanager
 def collecting() -> Generator[str]:
     """Where traces may be sent: whatever comes is taken and thrown away."""
-    take: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
+    take: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_taken)
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(COLLECTOR, {"Export": take}),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -162,7 +162,7 @@ def test_a_package_without_a_pin_is_found() -> None:
 def test_the_sbom_of_the_image_names_every_package_in_it(root: Path) -> None:
     document = json.loads((root / "opt/facedex/sbom.cdx.json").read_text())
     assert document["bomFormat"] == "CycloneDX"
-    listed = {canonicalize_name(each["name"]): each for each in document["components"]}
+    listed = {str(canonicalize_name(each["name"])): each for each in document["components"]}
     assert {"facedex", *shipped_packages()} - set(listed) == set()
     assert listed["numpy"]["purl"] == f"pkg:pypi/numpy@{listed['numpy']['version']}"
 
