@@ -93,7 +93,7 @@ def prune(
             raise InvalidArgument("--before", "is a day in the future; entries of today are not pruned")
         count = store.audit.prune(moment)
         anchor = store.audit.anchor()
-    print(f"pruned {count} entries; the chain begins behind {anchor}")
+    print(f"pruned {count} entries" + (f"; the chain begins behind {anchor}" if anchor.number else ""))
 
 
 @app.command()
