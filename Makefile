@@ -7,14 +7,14 @@ PROTOS := $(wildcard proto/facedex/v1/*.proto)
 # Tests and demo start many programs: each module is compiled once, not at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-gpu coverage lint proto bench torture fuzz lock clean install
+.PHONY: demo test test-gpu coverage lint proto bench torture fuzz lock sbom clean install
 
 install: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --quiet --constraint requirements.lock --editable '.[server,postgres,calibration,training,milvus]' --group dev
+	$(BIN)/pip install --quiet --quiet --constraint requirements.lock --editable '.[server,postgres,tracing,calibration,training,milvus]' --group dev
 	touch $@
 
 demo: install
@@ -72,6 +72,12 @@ proto: install
 # What CI used: every package that the environment holds, with its version.
 lock: install
 	$(BIN)/pip freeze --exclude-editable > requirements.lock
+
+# What a server is made of, as CycloneDX: the packages of a fresh environment, as the image has them.
+sbom: install
+	rm -rf build/sbom && $(PYTHON) -m venv build/sbom
+	build/sbom/bin/pip install --quiet --constraint requirements.lock '.[server,postgres,tracing]'
+	$(BIN)/python -m cyclonedx_py environment --output-format JSON --output-file build/sbom.cdx.json build/sbom/bin/python
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage

@@ -1,4 +1,4 @@
-"""What protection costs: a server with TLS, API keys, audit, metrics and data keys beside one without any, in turns.
+"""What protection costs: a server with TLS, API keys, audit, data keys and traces beside one without any, in turns.
 
     python -m benchmarks.protection --rounds 10 --json build/protection.json
 
@@ -14,7 +14,7 @@ import ipaddress
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated
 
+import grpc
 import numpy as np
 import typer
 from benchmarks.machine import describe_machine
@@ -47,6 +48,7 @@ ALLOWED = 1.05
 GALLERY = "staff"
 PHOTOGRAPHS = 20
 VECTORS_A_PHOTOGRAPH = 10
+COLLECTOR = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 Work = Callable[[Client, int], object]
 
@@ -76,15 +78,18 @@ class Part(enum.Flag):
     KEYS = enum.auto()
     AUDIT = enum.auto()
     DATA_KEYS = enum.auto()
-    ALL = TLS | KEYS | AUDIT | DATA_KEYS
+    TRACES = enum.auto()
+    ALL = TLS | KEYS | AUDIT | DATA_KEYS | TRACES
 
 
+OPEN = "open"
 SIDES = {
-    "open": Part.NONE,
+    OPEN: Part.NONE,
     "TLS": Part.TLS,
     "API keys": Part.KEYS,
     "API keys, audit": Part.KEYS | Part.AUDIT,
     "data keys": Part.DATA_KEYS,
+    "traces": Part.TRACES,
     "all": Part.ALL,
 }
 
@@ -106,18 +111,24 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds of each kind on each server.")] = 10,
     people: Annotated[int, typer.Option(help="People in each gallery.")] = 2_000,
     calls: Annotated[int, typer.Option(help="Photographs of one round; of vectors ten times as many.")] = 40,
+    only: Annotated[
+        list[str] | None, typer.Option(help="These parts beside the open server; default: every one.")
+    ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
 ) -> None:
     """Measures all servers."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        collector = stack.enter_context(collecting())
+        names = [each for each in SIDES if each == OPEN or not only or each in only]
         sides = [
-            stack.enter_context(protected_by(part, Path(folder) / str(number)))
-            for number, part in enumerate(SIDES.values())
+            stack.enter_context(protected_by(SIDES[name], Path(folder) / str(number), collector))
+            for number, name in enumerate(names)
         ]
         for side in sides:
             _fill(side, people)
         kinds = _kinds(sides[0].client, people)
-        costs = [each for name, work, times in kinds for each in _costs(name, sides, work, calls * times, rounds)]
+        beside = dict(zip(names, sides, strict=True))
+        costs = [each for name, work, times in kinds for each in _costs(name, beside, work, calls * times, rounds)]
     _report(costs)
     bars = [
         Bar(f"processor time, all and none: {each.call}", Side.AT_MOST, ALLOWED, each.cpu_ratio)
@@ -133,8 +144,24 @@ def main(
     write_json(json_path, figures)
 
 
+def _taken(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+    return b""
+
+
 @contextmanager
-def protected_by(part: Part, folder: Path) -> Generator[Asked]:
+def collecting() -> Generator[str]:
+    """Where traces may be sent: whatever comes is taken and thrown away."""
+    take: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_taken)
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(COLLECTOR, {"Export": take}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@contextmanager
+def protected_by(part: Part, folder: Path, collector: str) -> Generator[Asked]:
     """A server with these parts of protection; metrics are counted and calls are logged by every server."""
     data = folder / "data"
     data.mkdir(parents=True)
@@ -146,6 +173,8 @@ def protected_by(part: Part, folder: Path) -> Generator[Asked]:
         tls = Tls(ca=certificate.read_bytes())
     if Part.DATA_KEYS in part:
         options += ["--data-keys", str(folder / "data-keys")]
+    if Part.TRACES in part:
+        options += ["--otlp-endpoint", collector]
     key = _api_key(data) if Part.KEYS in part else None
     with ServerProcess(data, *options) as server, Client.connect(server.address, api_key=key, tls=tls) as client:
         yield Asked(server, client)
@@ -210,14 +239,15 @@ def _kinds(client: Client, people: int) -> list[tuple[str, Work, int]]:
     ]
 
 
-def _costs(name: str, sides: Sequence[Asked], work: Work, calls: int, rounds: int) -> Iterator[Cost]:
+def _costs(name: str, beside: Mapping[str, Asked], work: Work, calls: int, rounds: int) -> Iterator[Cost]:
+    sides = list(beside.values())
     numbers = [count() for _ in sides]
     for side, each in zip(sides, numbers, strict=True):
         side.round(work, max(CALLERS, calls // 4), each)
     measured = [
         [side.round(work, calls, each) for side, each in zip(sides, numbers, strict=True)] for _ in range(rounds)
     ]
-    for place, protection in enumerate(SIDES):
+    for place, protection in enumerate(beside):
         cpu, speed = (statistics.median(each[place][figure] for each in measured) for figure in (0, 1))
         ratios = [statistics.median(each[place][figure] / each[0][figure] for each in measured) for figure in (0, 1)]
         yield Cost(name, protection, cpu, ratios[0], speed, ratios[1])

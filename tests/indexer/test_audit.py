@@ -16,8 +16,10 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from facedex.indexer.api_key import KeyTerms, Role
-from facedex.indexer.audit import AuditEvent, AuditFault, AuditReport
+from facedex.indexer.audit import PRUNED, AuditEvent, AuditFault, AuditHead, AuditReport, pruning
 from facedex.indexer.cli import app
+from facedex.indexer.errors import AuditNotWhole
+from facedex.indexer.store import audit_log
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.store import Store
 from facedex.indexer.store.vault import Vault
@@ -228,6 +230,127 @@ def test_a_database_that_was_restored_from_a_backup_says_for_ever_that_entries_a
     site.close()
 
 
+# Pruned
+
+
+def day(number: int) -> datetime:
+    """From this moment on, the entries of the site's searches are kept."""
+    return NOW + timedelta(seconds=number)
+
+
+def test_pruned_entries_are_gone_and_the_chain_is_whole(site: Site) -> None:
+    head = site.store.audit.head()
+    assert site.store.audit.prune(day(5)) == 4
+    entries = list(site.store.audit.entries())
+    assert [each.number for each in entries] == [5, 6, 7, 8, 9, 10]
+    assert (entries[-1].event.action, entries[-1].event.revision) == (PRUNED, 4)
+    assert site.faults() == []
+    assert found(site.store.audit.examined(seen_before=head)) == []
+    reopened = site.reopened()
+    reopened.write(11)
+    assert reopened.faults() == []
+    assert reopened.store.audit.prune(day(7)) == 2
+    assert [each.number for each in reopened.store.audit.entries()] == [7, 8, 9, 10, 11, 12]
+    assert reopened.faults() == []
+    reopened.close()
+
+
+def test_what_is_older_than_nothing_prunes_nothing_and_says_nothing(site: Site) -> None:
+    assert site.store.audit.prune(day(1)) == 0
+    assert site.store.audit.head().number == 9
+
+
+def test_all_that_there_is_can_be_pruned_in_several_transactions(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_log, "PRUNED_AT_ONCE", 4)
+    assert site.store.audit.prune(datetime.now(UTC) + timedelta(days=1)) == 9
+    assert [each.event.action for each in site.store.audit.entries()] == [PRUNED] * 3
+    assert site.faults() == []
+
+
+def test_an_entry_of_a_slow_clock_keeps_those_behind_it(site: Site) -> None:
+    site.write(2)
+    assert site.store.audit.prune(day(8)) == 7
+    assert [each.event.revision for each in site.store.audit.entries()] == [8, 9, 2, 7]
+
+
+def test_a_server_that_writes_meanwhile_waits_and_goes_on(site: Site) -> None:
+    other = Store.open(site.url)
+    writer = threading.Thread(target=lambda: [other.audit.append([search(100 + each)]) for each in range(20)])
+    writer.start()
+    assert site.store.audit.prune(day(5)) == 4
+    writer.join()
+    other.close()
+    report = site.store.audit.examined()
+    assert (report.count, found(report)) == (9 - 4 + 1 + 20, [])
+
+
+def test_entries_that_were_taken_out_otherwise_are_found(sqlite_site: Site) -> None:
+    """Whoever does it leaves more and more in order, down to a perfect chain; the witness is beyond them."""
+    last = next(each for each in sqlite_site.store.audit.entries() if each.number == 4)
+    sqlite_site.sql("DELETE FROM audit WHERE number <= 4")
+    assert sqlite_site.faults() == [(AuditFault.MISSING, 1), (AuditFault.UNCHECKED, 5)]
+    sqlite_site.sql("INSERT INTO audit_head VALUES (2, 4, :hash)", hash=last.hash)
+    assert sqlite_site.faults() == [(AuditFault.PRUNED, 4)] * 2
+    sqlite_site.store.audit.append([pruning(NOW, AuditHead(4, last.hash))])
+    assert sqlite_site.faults() == [(AuditFault.PRUNED, 4)]
+    with pytest.raises(AuditNotWhole, match="pruned at entry 4"):
+        sqlite_site.store.audit.prune(day(8))
+
+
+def test_more_than_was_pruned_is_missing(sqlite_site: Site) -> None:
+    sqlite_site.store.audit.prune(day(4))
+    sqlite_site.sql("DELETE FROM audit WHERE number = 4")
+    assert sqlite_site.faults() == [(AuditFault.MISSING, 4), (AuditFault.UNCHECKED, 5)]
+
+
+def test_an_anchor_that_was_moved_or_taken_away_is_found(sqlite_site: Site) -> None:
+    sqlite_site.store.audit.prune(day(4))
+    sqlite_site.sql("UPDATE audit_head SET number = 2 WHERE id = 2")
+    assert (AuditFault.PRUNED, 2) in sqlite_site.faults()
+    sqlite_site.sql("DELETE FROM audit_head WHERE id = 2")
+    assert (AuditFault.MISSING, 1) in sqlite_site.faults()
+
+
+def test_a_forged_anchor_in_the_witness_is_found(sqlite_site: Site) -> None:
+    sqlite_site.store.audit.prune(day(4))
+    assert sqlite_site.vault.witness is not None
+    with sqlite_site.vault.witness._engine.begin() as connection:
+        connection.execute(text("UPDATE audit_anchor SET number = 8"))
+    assert sqlite_site.faults() == [(AuditFault.WITNESS_FORGED, 8)]
+
+
+def test_what_is_wrong_is_not_pruned_away(sqlite_site: Site) -> None:
+    sqlite_site.sql("UPDATE audit SET outcome = 'NO_MATCH 1' WHERE number = 2")
+    with pytest.raises(AuditNotWhole, match="altered at entry 2"):
+        sqlite_site.store.audit.prune(day(8))
+    assert (AuditFault.ALTERED, 2) in sqlite_site.faults()
+
+
+def test_a_restored_backup_is_told_of_also_when_its_entry_is_pruned(sqlite_site: Site) -> None:
+    restored = AuditEvent(day(10), "local", "audit/restored", outcome="12:0123456789abcdef was seen")
+    sqlite_site.store.audit.append([restored, search(11)])
+    assert sqlite_site.store.audit.prune(day(11)) == 10
+    assert sqlite_site.faults() == [(AuditFault.RESTORED, 12)]
+    assert sqlite_site.store.audit.prune(day(12)) == 2
+    assert [fault for fault, _ in sqlite_site.faults()] == [AuditFault.RESTORED]
+
+
+def test_an_older_copy_of_a_pruned_database_is_only_a_restored_backup(sqlite_site: Site) -> None:
+    sqlite_site.close()
+    backup = sqlite_site.data.parent / "backup.db"
+    shutil.copy(sqlite_site.data / "facedex.db", backup)
+    site = sqlite_site.reopened()
+    site.store.audit.prune(day(5))
+    site.close()
+    shutil.copy(backup, site.data / "facedex.db")
+    site = site.reopened()
+    site.write(20)
+    assert site.faults() == [(AuditFault.RESTORED, 10)]
+    assert site.store.audit.prune(day(6)) == 5
+    assert [fault for fault, _ in site.faults()] == [AuditFault.RESTORED]
+    site.close()
+
+
 # Keys
 
 
@@ -265,11 +388,26 @@ def test_the_command_shows_verifies_and_exports(command: Callable[..., str], sql
 
 
 def test_an_export_can_be_checked_without_facedex(command: Callable[..., str], tmp_path: Path) -> None:
-    file = tmp_path / "audit.jsonl"
-    command("export", str(file))
+    check_export(command, tmp_path / "whole.jsonl", entries=9)
+    assert "pruned 0 entries" in command("prune", "--before", "2026-01-02")
+    assert "pruned 9 entries" in command("prune", "--before", "2026-01-03")
+    assert json.loads(command("verify", "--json"))["pruned"].startswith("9:")
+    assert "pruned up to 9:" in command("verify")
+    check_export(command, tmp_path / "pruned.jsonl", entries=1)
+
+
+def test_what_is_to_come_is_not_pruned(command: Callable[..., str]) -> None:
+    command("prune", "--before", "2999-01-01", code=1)
+
+
+def check_export(command: Callable[..., str], file: Path, *, entries: int) -> None:
+    assert f"wrote {entries} entries" in command("export", str(file))
     previous = bytes(32)
     for line in file.read_text().splitlines():
         entry = json.loads(line)
+        if "pruned" in entry:
+            previous = bytes.fromhex(entry["hash"])
+            continue
         told = bytes.fromhex(entry.pop("hash"))
         content = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
         assert hashlib.sha256(previous + content).digest() == told

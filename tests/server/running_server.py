@@ -29,7 +29,7 @@ from facedex.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ENVIRONMENT = {**os.environ, "PYTHONFAULTHANDLER": "1"}
 COMMANDS = Path(sys.executable).parent
@@ -42,8 +42,9 @@ CALL_SECONDS = 60.0
 class RunningServer:
     """A server over one data folder; it can be killed and started again on the same data."""
 
-    def __init__(self, data: Path, *options: str) -> None:
+    def __init__(self, data: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
         self.data = data
+        self._environment = environment or {}
         self._options = options
         self._log = data.parent / f"{data.name}.log"
         self._process: subprocess.Popen[str] | None = None
@@ -54,7 +55,9 @@ class RunningServer:
         place = ("--data", str(self.data), "--listen", "127.0.0.1:0")
         command = [str(COMMANDS / "facedex-server"), "serve", *place, *self._options]
         with self._log.open("a") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env={**ENVIRONMENT, **self._environment}
+            )
         self.address = self._announced_address()
 
     def _announced_address(self) -> str:

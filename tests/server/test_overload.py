@@ -6,10 +6,14 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from benchmarks.overload import bars_of, overloaded
+from benchmarks.server_process import ServerProcess
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from tests.server.faces import enrol_request, photograph
@@ -143,3 +147,18 @@ def _answers(wire: Wire) -> bool:
         return len(wire.identification.Detect(identification_pb2.DetectRequest(image=photograph(1))).faces) == 1
     except grpc.RpcError:
         return False
+
+
+@pytest.mark.timeout(300)
+def test_four_times_too_much_is_refused_by_its_name_and_health_is_answered_meanwhile(tmp_path: Path) -> None:
+    """What `python -m benchmarks.overload` shows in a minute, in a few seconds: no bound on a time that a busy machine breaks."""
+    places = 4
+    with ServerProcess(tmp_path / "data", "--max-concurrent-requests", f"{places}", "--workers", "1") as server:
+        seen, _ = overloaded(server, places=places, multiple=4, seconds=3)
+    assert seen.refused_count > 0
+    assert seen.refused_otherwise == {}
+    assert seen.answered_per_second > 0
+    assert len(seen.resident_bytes) > 0
+    assert seen.health_p50 < 1
+    figures = {each.what: each for each in bars_of(replace(seen, refused_otherwise={"UNAVAILABLE": 1}), 0)}
+    assert not figures["refusals but RESOURCE_EXHAUSTED with RetryInfo"].is_met

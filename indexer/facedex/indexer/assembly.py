@@ -71,6 +71,7 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
         limits=limits,
         workers=workers,
         smallest_face_px=smallest_face_px,
+        traced=store.traced,
     )
     return Galleries(
         store,

@@ -24,6 +24,9 @@ GENESIS = bytes(32)
 LOCAL = "local"
 # An entry of this action says that entries before it are missing: the database is an older copy of itself.
 RESTORED = "audit/restored"
+# An entry of this action says that those before were taken out in good order: its revision is the number of the last of them,
+# and its outcome that one's hash.
+PRUNED = "audit/pruned"
 LONGEST_OUTCOME = 64
 # Made once: making one takes as long as encoding an entry.
 CANONICAL = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -55,6 +58,9 @@ class AuditHead:
 
     def __str__(self) -> str:
         return f"{self.number}:{self.hash.hex()}"
+
+
+NOTHING_PRUNED = AuditHead(0, GENESIS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ class AuditFault(enum.Enum):
     CUT_OFF = "cut-off"  # the last entries are gone
     INSERTED = "inserted"  # entries beyond the last one
     REWRITTEN = "rewritten"  # another chain than the one that was seen before
+    PRUNED = "pruned"  # the first entries were taken out, and not by `audit prune`
     WITNESS_FORGED = "witness-forged"  # what was noted outside the database is not genuine
     RESTORED = "restored"  # an older copy of the database took its place, and entries are lost
 
@@ -121,12 +128,13 @@ class AuditFinding:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What an examination found; `head` is the last entry that there is."""
+    """What an examination found; `head` is the last entry that there is, `anchor` the last one that was pruned."""
 
     count: int
     head: AuditHead
     findings: tuple[AuditFinding, ...]
     witnesses: int
+    anchor: AuditHead = NOTHING_PRUNED
 
     @property
     def is_whole(self) -> bool:
@@ -135,25 +143,39 @@ class AuditReport:
 
 @dataclass(slots=True)
 class Examination:
-    """Looks at entries in order of their numbers, and remembers the hashes that witnesses speak of."""
+    """Looks at entries in order of their numbers, and remembers the hashes that witnesses speak of.
+
+    The chain begins behind the `anchor`, which has to be what an entry of the chain says was pruned.
+    """
 
     witnesses: tuple[AuditHead, ...]
-    head: AuditHead = AuditHead(0, GENESIS)
+    anchor: AuditHead = NOTHING_PRUNED
+    head: AuditHead = field(init=False)
     count: int = 0
     findings: list[AuditFinding] = field(default_factory=list[AuditFinding])
     _seen: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    _is_anchored: bool = False
+
+    def __post_init__(self) -> None:
+        self.head = self.anchor
+        self._seen[self.anchor.number] = self.anchor.hash  # a witness may speak of the last one that was pruned
+        self._is_anchored = self.anchor == NOTHING_PRUNED
 
     def look_at(self, entry: AuditEntry) -> None:
         self.findings += _faults(entry, self.head)
         self.head = AuditHead(entry.number, entry.hash)
         self.count += 1
+        self._is_anchored = self._is_anchored or _anchor_of(entry.event) == self.anchor
         if any(each.number == entry.number for each in self.witnesses):
             self._seen[entry.number] = entry.hash
 
     def report(self, stored: AuditHead) -> AuditReport:
         """What was found, beside the head that the database keeps apart from the entries."""
         findings = [*self.findings, *_faults_at_end(self.head, stored), *self._faults_of_witnesses()]
-        return AuditReport(self.count, self.head, tuple(findings), len(self.witnesses))
+        if not self._is_anchored:
+            detail = f"the entries up to {self.anchor.number} are gone, and no entry says that they were pruned"
+            findings.append(AuditFinding(AuditFault.PRUNED, self.anchor.number, detail))
+        return AuditReport(self.count, self.head, tuple(findings), len(self.witnesses), self.anchor)
 
     def _faults_of_witnesses(self) -> Iterator[AuditFinding]:
         for witness in self.witnesses:
@@ -163,6 +185,20 @@ class Examination:
             elif witness.number and self._seen.get(witness.number, witness.hash) != witness.hash:
                 detail = f"entry {witness.number} had the hash {witness.hash.hex()[:16]}… when it was seen before"
                 yield AuditFinding(AuditFault.REWRITTEN, witness.number, detail)
+
+
+def pruning(at: datetime, anchor: AuditHead) -> AuditEvent:
+    """What an entry says of the entries up to the anchor, which are taken out."""
+    return AuditEvent(at, LOCAL, PRUNED, outcome=anchor.hash.hex(), revision=anchor.number)
+
+
+def _anchor_of(event: AuditEvent) -> AuditHead | None:
+    if event.action != PRUNED or event.revision is None:
+        return None
+    try:
+        return AuditHead(event.revision, bytes.fromhex(event.outcome))
+    except ValueError:  # somebody altered it, which its hash says
+        return None
 
 
 def _faults(entry: AuditEntry, before: AuditHead) -> Iterator[AuditFinding]:

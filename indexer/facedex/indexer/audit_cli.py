@@ -27,6 +27,9 @@ FAULTS = 3
 VERIFY_HELP = (
     "Exit code 3: something is wrong. Write down the head that is printed, and give it back with --head later."
 )
+PRUNE_HELP = (
+    "Export first what is to be kept. Nothing is pruned while verify finds a fault, except that a backup was restored."
+)
 HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{64})", re.ASCII)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -77,19 +80,38 @@ def verify(
         raise typer.Exit(FAULTS)
 
 
+@app.command(epilog=PRUNE_HELP)
+def prune(
+    context: typer.Context,
+    *,
+    before: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The first day to keep (UTC).")],
+) -> None:
+    """Takes out the oldest entries. The chain goes on from the last of them, and an entry says so. Also beside a server."""
+    moment = before.replace(tzinfo=UTC)
+    with good_order(), opened_store(context.obj) as store:
+        if moment > store.now():
+            raise InvalidArgument("--before", "is a day in the future; entries of today are not pruned")
+        count = store.audit.prune(moment)
+        anchor = store.audit.anchor()
+    print(f"pruned {count} entries" + (f"; the chain begins behind {anchor}" if anchor.number else ""))
+
+
 @app.command()
 def export(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make: one JSON object a line.")],
 ) -> None:
-    """Writes every entry with its hash into a file; what the hashes are of is said in docs/decisions/0602-audit.md."""
+    """Writes every entry with its hash into a file; docs/decisions/0602-audit.md says what the hashes are of.
+
+    Where entries were pruned, the first line says how many, and what the first hash follows on.
+    """
     with good_order(), opened_store(context.obj) as store:
         check_output("FILE", file)
         count = 0
         with file.open("w", encoding="ascii") as target:
-            for entry in store.audit.entries():
-                target.write(json.dumps(entry.document(), sort_keys=True) + "\n")
-                count += 1
+            for document in store.audit.documents():
+                target.write(json.dumps(document, sort_keys=True) + "\n")
+                count += "number" in document
     print(f"wrote {count} entries into {file}")
 
 
@@ -119,6 +141,7 @@ def _document(report: AuditReport) -> dict[str, object]:
         "entries": report.count,
         "head": str(report.head),
         "witnesses": report.witnesses,
+        "pruned": str(report.anchor),
         "findings": findings,
     }
 
@@ -131,4 +154,6 @@ def _print_report(report: AuditReport) -> None:
         Console().print(table)
     seen = "compared with a head noted before" if report.witnesses else "no head was noted before"
     print(f"{report.count} entries, {len(report.findings)} faults; {seen}")
+    if report.anchor.number:
+        print(f"pruned up to {report.anchor}; heads of before cannot be compared")
     print(f"head {report.head}")

@@ -35,6 +35,7 @@
         ├── TemplateSecretInvalid   the file given is no secret, or lies beside what it protects
         ├── EngineMissing           the library for a vector engine is not installed
         ├── EngineUnavailable       the vector engine cannot be reached, or fails
+        ├── AuditNotWhole           pruning the audit would hide what is wrong with it
         ├── SealBroken              what is stored of a face was changed, or belongs elsewhere
         ├── TemplateAltered         a stored vector is not the one that was enrolled
         ├── DatabaseUnsupported     the address is none of a database that is supported here
@@ -445,6 +446,19 @@ class TemplateSecretInvalid(ServiceError):
 
     def __init__(self, file: Path, problem: str) -> None:
         super().__init__(f"template secret {file} {problem}")
+
+
+class AuditNotWhole(ServiceError):
+    """The audit shows that somebody meddled with it, and what is to be pruned may be what shows it."""
+
+    reason = "AUDIT_NOT_WHOLE"
+
+    def __init__(self, fault: str, number: int) -> None:
+        super().__init__(
+            f"nothing was pruned, for the audit is not whole: {fault} at entry {number}; see 'facedex-index audit verify'"
+        )
+        self.fault = fault
+        self.number = number
 
 
 class SealBroken(ServiceError):

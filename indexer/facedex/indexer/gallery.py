@@ -38,6 +38,7 @@ from facedex.indexer.store.records import ChangeOp
 from facedex.indexer.store.tombstones import ErasureReason
 from facedex.indexer.succession import SuccessionIndexes, add_vectors, in_force, policy_on_scale
 from facedex.indexer.thresholds import Thresholds
+from facedex.indexer.tracing import Work
 from facedex.indexer.vectors import cosine
 
 if TYPE_CHECKING:
@@ -651,7 +652,8 @@ class Gallery:
     def _found(self, search: Search, *, limit: int, min_score: float, scope: Scope) -> _Ranked:
         while True:
             revision = self._revision
-            hits = search(limit=limit, min_score=min_score, scope=scope)
+            with self._store.traced(Work.SEARCH):
+                hits = search(limit=limit, min_score=min_score, scope=scope)
             known = self._store.identities_of({hit.template_id for each in hits for hit in each})
             vanished = any(hit.template_id not in known for each in hits for hit in each)
             expired = self._expired(known)

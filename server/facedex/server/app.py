@@ -41,6 +41,7 @@ from facedex.server.readiness import Readiness
 from facedex.server.recorder import Recorder
 from facedex.server.stop_signal import StopSignal
 from facedex.server.tls import Certificates
+from facedex.server.tracing import tracing_to
 from facedex.v1 import (
     calibration_pb2,
     calibration_pb2_grpc,
@@ -107,12 +108,14 @@ class App:
         settings.data.mkdir(parents=True, exist_ok=True)
         self._settings = settings
         self._used_devices = str(devices)
+        self._tracing = tracing_to(settings.otlp_endpoint)
         self._vault = Vault.open(settings.data, settings.data_keys, settings.template_secret)
         self._store = Store.open(
             settings.database_url,
             reached=fail_point(os.environ),
             vault=self._vault,
             horizon=settings.erasure_horizon,
+            traced=self._tracing.step,
         )
         keys = KeyRing(self._store.api_keys.all, now=self._store.now)
         host, _ = parted_address(settings.listen)
@@ -157,6 +160,7 @@ class App:
             places=_places(settings),
             patience=self._patience,
             readiness=self._readiness,
+            tracing=self._tracing,
         )
         self._server = build_server(settings, self._galleries, self._health, around, self._lookers)
         self.address = _bind(self._server, settings.listen, self._certificates)
@@ -193,6 +197,7 @@ class App:
         self._audit.stop()
         self._store.close()
         self._vault.close()
+        self._tracing.close()
 
     @property
     def metrics_address(self) -> str:

@@ -23,12 +23,24 @@ from facedex.server.recorder import AuditChoice
 from facedex.server.settings import DEFAULT_MAX_MESSAGE_BYTES, Settings
 from facedex.server.status_cli import status_command
 from facedex.server.tls import CertificateUnusable, TlsFiles
+from facedex.server.tracing import TracingUnavailable
 
 DEFAULT_LIMITS = ImageLimits()
 
 AUDIT = {None: AuditChoice.WITH_KEYS, True: AuditChoice.ALWAYS, False: AuditChoice.NEVER}
 # What a server does not start with; the text says what to do.
-REFUSED = (AddressInvalid, AddressInUse, CertificateUnusable, ListensOpenly, IndexerError, VisionError, OSError)
+REFUSED = (
+    AddressInvalid,
+    AddressInUse,
+    CertificateUnusable,
+    ListensOpenly,
+    TracingUnavailable,
+    IndexerError,
+    VisionError,
+    OSError,
+)
+# Those of OpenTelemetry too, so that a server beside others needs no variable of its own.
+OTLP_VARIABLES = ["FACEDEX_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -165,6 +177,14 @@ def serve_command(
             help="Metrics for Prometheus, over plain HTTP, for instance 127.0.0.1:9464.",
         ),
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            envvar=OTLP_VARIABLES,
+            metavar="URL",
+            help="Send traces there by OTLP over gRPC, for instance http://127.0.0.1:4317; needs facedex\\[tracing].",
+        ),
+    ] = None,
 ) -> None:
     """Serves until SIGTERM. Prints `listening on ADDRESS` when it answers; logs go to standard error."""
     configure_logging()
@@ -192,6 +212,7 @@ def serve_command(
         openness=_openness(without_tls=without_tls, without_keys=without_keys),
         audit=AUDIT[audit],
         metrics_listen=metrics_listen,
+        otlp_endpoint=otlp_endpoint or None,
     )
     try:
         serve(settings, announce=lambda address: print(f"listening on {address}", flush=True))

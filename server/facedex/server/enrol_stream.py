@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class EnrolLine:
     def __init__(self, look: Callable[[EnrolRequest], Ready], pool: Executor) -> None:
         self._look = look
         self._pool = pool
+        # Other threads work for this call, and whoever traces it has to know.
+        self._call = contextvars.copy_context()
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._weight = 0
@@ -70,7 +73,9 @@ class EnrolLine:
 
     def answers(self, requests: Iterator[EnrolRequest]) -> Iterator[Answer]:
         """One answer for each request. Raises what reading them raised, once those before are answered."""
-        threading.Thread(target=self._read, args=(requests,), name="enrol-stream", daemon=True).start()
+        threading.Thread(
+            target=self._call.copy().run, args=(self._read, requests), name="enrol-stream", daemon=True
+        ).start()
         try:
             while group := self._ready():
                 for answer in _enrolled(group):
@@ -98,7 +103,8 @@ class EnrolLine:
             self._changed.wait_for(lambda: self._is_ended or self._has_room(weight))
             if self._is_ended:
                 return False
-            self._waiting.append(_Waiting(request.request_id, weight, self._pool.submit(self._look, request)))
+            looked = self._pool.submit(self._call.copy().run, self._look, request)
+            self._waiting.append(_Waiting(request.request_id, weight, looked))
             self._weight += weight
             self._changed.notify_all()
         return True

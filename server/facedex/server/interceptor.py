@@ -6,6 +6,7 @@ import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -27,15 +28,17 @@ if TYPE_CHECKING:
     from facedex.server.patience import Patience
     from facedex.server.readiness import Readiness
     from facedex.server.recorder import Record, Recorder
+    from facedex.server.tracing import Ended, Tracing
 
 logger = structlog.get_logger("facedex.server")
 # A photograph of the largest size arrives in this time at 3 Mbit/s.
 MESSAGE_SECONDS = 60.0
+TRACEPARENT = "traceparent"
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What is around every call: who may make it, what is written down of it, how many there are, how long they wait."""
+    """What is around every call: who may make it, what is told of it, how many there are, how long they wait."""
 
     gate: Gate
     metrics: Metrics
@@ -43,6 +46,7 @@ class Around:
     places: Places
     patience: Patience
     readiness: Readiness
+    tracing: Tracing
 
 
 class CallInterceptor(grpc.ServerInterceptor):
@@ -60,6 +64,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._places = around.places
         self._patience = around.patience
         self._readiness = around.readiness
+        self._tracing = around.tracing
 
     def intercept_service(
         self,
@@ -171,31 +176,38 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     @contextmanager
     def _told(self, method: str, context: grpc.ServicerContext) -> Generator[None]:
-        started = time.perf_counter()
         self._metrics.call_began()
-        try:
-            yield
-        except grpc.RpcError:  # the caller hung up in the middle of a stream
-            self._ended(method, "CANCELLED", "", started)
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever it is, the server lives and the caller is told)
-            failure = failure_of(error)
-            self._ended(method, failure.code.name, failure.reason, started)
-            if not is_expected(failure):
-                log_unexpected(method, error)
-            _abort(context, failure)
-        except BaseException:  # gRPC gives up a stream that nobody reads any more
-            self._ended(method, "CANCELLED", "", started)
-            raise
-        else:
-            self._ended(method, "OK", "", started)
+        with self._tracing.call(method, _traceparent(context)) as told:
+            ended = partial(self._ended, method, time.perf_counter(), told)
+            try:
+                yield
+            except grpc.RpcError:  # the caller hung up in the middle of a stream
+                ended("CANCELLED")
+                raise
+            except Exception as error:  # noqa: BLE001  (whatever it is, the server lives and the caller is told)
+                failure = failure_of(error)
+                ended(failure.code.name, failure.reason)
+                if not is_expected(failure):
+                    log_unexpected(method, error)
+                _abort(context, failure)
+            except BaseException:  # gRPC gives up a stream that nobody reads any more
+                ended("CANCELLED")
+                raise
+            else:
+                ended("OK")
 
-    def _ended(self, method: str, code: str, reason: str, started: float) -> None:
+    def _ended(self, method: str, started: float, told: Ended, code: str, reason: str = "") -> None:
         seconds = time.perf_counter() - started
+        told(code, reason)
         self._metrics.call_ended(method, code, reason, seconds)
         # Nobody wants a line every few seconds.
         if code != "OK" or not method.startswith(HEALTH):
             logger.info("call", method=method, code=code, reason=reason, duration_ms=round(1000 * seconds, 1))
+
+
+def _traceparent(context: grpc.ServicerContext) -> str:
+    """The span of the caller, as W3C's Trace Context has it; empty where it tells none."""
+    return next((str(value) for key, value in context.invocation_metadata() if key == TRACEPARENT), "")
 
 
 def _parsed(handler: Any, message: bytes) -> Any:

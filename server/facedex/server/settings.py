@@ -66,6 +66,8 @@ class Settings:
     """When it is written down who did what."""
     metrics_listen: str | None = None
     """Address and port of the page that Prometheus reads; None: there is none."""
+    otlp_endpoint: str | None = None
+    """Where traces are sent by OTLP over gRPC, http://HOST:PORT or https://…; None: none are made."""
 
     @property
     def database_url(self) -> str:

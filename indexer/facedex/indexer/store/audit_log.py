@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from facedex.indexer.audit import (
     LOCAL,
+    NOTHING_PRUNED,
     RESTORED,
     AuditEntry,
     AuditEvent,
@@ -14,7 +15,9 @@ from facedex.indexer.audit import (
     AuditHead,
     AuditReport,
     Examination,
+    pruning,
 )
+from facedex.indexer.errors import AuditNotWhole
 from facedex.indexer.store import audit_rows
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 KEY = "audit witness"
 PER_READ = 10_000
+# Entries that are pruned in one transaction: whoever appends waits for it.
+PRUNED_AT_ONCE = 50_000
 
 
 class AuditLog:
@@ -88,6 +93,53 @@ class AuditLog:
         with self._one_moment() as connection:
             yield from _all_entries(connection)
 
+    def documents(self) -> Iterator[dict[str, object]]:
+        """All entries as documents; where some were pruned, the anchor comes first, so that the chain can be checked."""
+        with self._one_moment() as connection:
+            anchor = audit_rows.select_anchor(connection)
+            if anchor != NOTHING_PRUNED:
+                yield {"pruned": anchor.number, "hash": anchor.hash.hex()}
+            for entry in _all_entries(connection):
+                yield entry.document()
+
+    def anchor(self) -> AuditHead:
+        """The last entry that was pruned: what the hash of the first one that there is follows on."""
+        with self._reading() as connection:
+            return audit_rows.select_anchor(connection)
+
+    def prune(self, before: datetime) -> int:
+        """Takes out the oldest entries, those of before a moment, and returns how many they were.
+
+        What the chain begins with then is kept, in an entry of the chain and in the witness. An entry that tells of a
+        restored backup is told again.
+
+        Raises:
+            AuditNotWhole: something is wrong with the audit, and pruning would hide it.
+
+        """
+        faults = [each for each in self.examined().findings if each.fault is not AuditFault.RESTORED]
+        if faults:
+            raise AuditNotWhole(faults[0].fault.value, faults[0].number)
+        count, newest = 0, self.head().number  # what pruning itself writes stays
+        while pruned := self._prune_some(before, newest):
+            count += pruned
+        return count
+
+    def _prune_some(self, before: datetime, newest: int) -> int:
+        with self._writing() as connection:
+            audit_rows.locked_head(connection)
+            last = audit_rows.last_before(connection, before, newest=newest, at_most=PRUNED_AT_ONCE)
+            if last is None:
+                return 0
+            count = last.number - audit_rows.select_anchor(connection).number
+            restored = audit_rows.delete_up_to(connection, last)
+            if self._witness is not None:
+                # Before it is committed: a witness that knows of more than was pruned accuses nobody.
+                self._witness.note_anchor(self._store_id, last, self._key)
+            head = audit_rows.append(connection, [*restored, pruning(self._clock(), last)])
+        self.testify(head)
+        return count
+
     def newest(
         self,
         *,
@@ -106,17 +158,18 @@ class AuditLog:
     def examined(self, *, seen_before: AuditHead | None = None) -> AuditReport:
         """Looks at every entry, and compares with the witness, and with a head that somebody wrote down elsewhere."""
         # The witness first: what is written meanwhile is behind it.
-        testimony = self._testimony()
+        testimony, anchor = self._testimony(), self._noted_anchor()
         genuine = [] if testimony is None or not testimony.is_genuine else [testimony.head]
-        examination = Examination((*genuine, *([] if seen_before is None else [seen_before])))
+        witnesses = (*genuine, *([] if seen_before is None else [seen_before]))
         with self._one_moment() as connection:
+            examination = Examination(witnesses, audit_rows.select_anchor(connection))
             for entry in _all_entries(connection):
                 examination.look_at(entry)
             report = examination.report(audit_rows.select_head(connection))
-        if testimony is None or testimony.is_genuine:
+        if testimony is None:
             return report
-        forged = AuditFinding(AuditFault.WITNESS_FORGED, testimony.head.number, "the head noted outside is not genuine")
-        return replace(report, findings=(*report.findings, forged))
+        beside = (*_faults_of_head(testimony), *_faults_of_anchor(anchor, report.anchor))
+        return replace(report, findings=(*report.findings, *beside))
 
     def _note_restored(self) -> None:
         """Where the witness has seen entries that are not there, an entry says so, and the chain goes on from it."""
@@ -134,10 +187,16 @@ class AuditLog:
     def _holds(self, testimony: Testimony) -> bool:
         seen = testimony.head
         with self._reading() as connection:
-            return seen.number == 0 or audit_rows.select_hash(connection, seen.number) == seen.hash
+            anchor = audit_rows.select_anchor(connection)
+            if seen.number <= anchor.number:  # pruned beside another data folder, or the first of all
+                return seen.number < anchor.number or seen.hash == anchor.hash
+            return audit_rows.select_hash(connection, seen.number) == seen.hash
 
     def _testimony(self) -> Testimony | None:
         return None if self._witness is None else self._witness.testimony(self._store_id, self._key)
+
+    def _noted_anchor(self) -> Testimony | None:
+        return None if self._witness is None else self._witness.anchor(self._store_id, self._key)
 
     @property
     def _store_id(self) -> str:
@@ -146,6 +205,25 @@ class AuditLog:
     @cached_property
     def _key(self) -> bytes:
         return self._erasures.secret(KEY)
+
+
+def _faults_of_head(testimony: Testimony) -> Iterator[AuditFinding]:
+    if not testimony.is_genuine:
+        yield AuditFinding(AuditFault.WITNESS_FORGED, testimony.head.number, "the head noted outside is not genuine")
+
+
+def _faults_of_anchor(noted: Testimony | None, anchor: AuditHead) -> Iterator[AuditFinding]:
+    """What a witness says of an anchor. One that knows of a later one stands beside an older copy of the database."""
+    if noted is not None and not noted.is_genuine:
+        yield AuditFinding(AuditFault.WITNESS_FORGED, noted.head.number, "what it says was pruned is not genuine")
+        return
+    known = NOTHING_PRUNED if noted is None else noted.head
+    if known.number < anchor.number or (known.number == anchor.number and known.hash != anchor.hash):
+        detail = (
+            f"the entries up to {anchor.number} were pruned, but not by 'facedex-index audit prune' beside this data "
+            "folder; or its journal is not the one of then"
+        )
+        yield AuditFinding(AuditFault.PRUNED, anchor.number, detail)
 
 
 def _all_entries(connection: Connection) -> Iterator[AuditEntry]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
-from facedex.indexer.audit import AuditEntry, AuditEvent, AuditHead, chained
+from facedex.indexer.audit import NOTHING_PRUNED, RESTORED, AuditEntry, AuditEvent, AuditHead, chained
 from facedex.indexer.store.records import as_utc
 from facedex.indexer.store.schema import audit, audit_head
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Select
 
-# The one row of the table that keeps the head.
+# The row of the table that keeps the head, and the one that keeps the last entry that was pruned.
 HEAD = audit_head.c.id == 1
+ANCHOR = audit_head.c.id == 2
 # Composed once, since composing them takes as long as doing them.
 LOCKED_HEAD = select(audit_head).where(HEAD).with_for_update()
 NEW_HEAD = update(audit_head).where(HEAD).values(number=bindparam("last_number"), hash=bindparam("last_hash"))
@@ -45,6 +46,34 @@ def locked_head(connection: Connection) -> AuditHead:
 def select_head(connection: Connection) -> AuditHead:
     row = connection.execute(select(audit_head).where(HEAD)).one()
     return AuditHead(row.number, row.hash)
+
+
+def select_anchor(connection: Connection) -> AuditHead:
+    """The last entry that was pruned."""
+    row = connection.execute(select(audit_head).where(ANCHOR)).first()
+    return NOTHING_PRUNED if row is None else AuditHead(row.number, row.hash)
+
+
+def last_before(connection: Connection, moment: datetime, *, newest: int, at_most: int) -> AuditHead | None:
+    """The last of the oldest entries, so many, up to the `newest`, that are all older than a moment; None where none is."""
+    oldest = select(func.min(audit.c.number)).scalar_subquery()
+    younger = select(func.min(audit.c.number)).where(audit.c.at >= moment).scalar_subquery()
+    due = select(audit.c.number, audit.c.hash).where(
+        audit.c.at < moment, audit.c.number < oldest + at_most, audit.c.number <= newest
+    )
+    due = due.where(audit.c.number < func.coalesce(younger, audit.c.number + 1))
+    row = connection.execute(due.order_by(audit.c.number.desc()).limit(1)).first()
+    return None if row is None else AuditHead(row.number, row.hash)
+
+
+def delete_up_to(connection: Connection, anchor: AuditHead) -> list[AuditEvent]:
+    """Takes out the oldest entries, and returns those of them that tell of a restored backup."""
+    up_to = audit.c.number <= anchor.number
+    restored = _entries(connection, select(audit).where(up_to, audit.c.action == RESTORED).order_by(audit.c.number))
+    connection.execute(delete(audit).where(up_to))
+    connection.execute(delete(audit_head).where(ANCHOR))
+    connection.execute(insert(audit_head).values(id=2, number=anchor.number, hash=anchor.hash))
+    return [each.event for each in restored]
 
 
 def select_hash(connection: Connection, number: int) -> bytes | None:

@@ -6,13 +6,17 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, insert, select, update
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, delete, insert, select, update
 
 from facedex.indexer.audit import AuditHead
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+# What a tag is of, so that none can stand for another.
+HEAD = "audit"
+ANCHOR = "audit anchor"
 
 metadata = MetaData()
 heads = Table(
@@ -22,6 +26,15 @@ heads = Table(
     Column("number", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     # Keyed with a secret of the galleries' database: forging a witness takes both databases.
+    Column("tag", LargeBinary, nullable=False),
+)
+# The last entry that was pruned, in the same form.
+anchors = Table(
+    "audit_anchor",
+    metadata,
+    Column("store_id", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
     Column("tag", LargeBinary, nullable=False),
 )
 
@@ -66,19 +79,34 @@ class AuditWitness:
         with named_errors(), writing as connection, connection.begin():
             connection.execute(update(heads).where(heads.c.store_id == store_id).values(_noted(store_id, head, key)))
 
+    def note_anchor(self, store_id: str, anchor: AuditHead, key: bytes) -> None:
+        """Notes the last entry that is pruned; when it returns, that is on disk."""
+        writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
+        with named_errors(), writing as connection, connection.begin():
+            connection.execute(delete(anchors).where(anchors.c.store_id == store_id))
+            values = _noted(store_id, anchor, key, kind=ANCHOR)
+            connection.execute(insert(anchors).values(store_id=store_id, **values))
+
     def testimony(self, store_id: str, key: bytes) -> Testimony | None:
-        """What was noted last; None where nothing was."""
+        """The head that was noted last; None where none was."""
+        return self._read(heads, store_id, key, kind=HEAD)
+
+    def anchor(self, store_id: str, key: bytes) -> Testimony | None:
+        """The last entry that was pruned; None where none was."""
+        return self._read(anchors, store_id, key, kind=ANCHOR)
+
+    def _read(self, table: Table, store_id: str, key: bytes, *, kind: str) -> Testimony | None:
         with named_errors(), self._engine.connect() as connection:
-            row = connection.execute(select(heads).where(heads.c.store_id == store_id)).first()
+            row = connection.execute(select(table).where(table.c.store_id == store_id)).first()
         if row is None:
             return None
         head = AuditHead(row.number, row.hash)
-        return Testimony(head, hmac.compare_digest(row.tag, _tag(store_id, head, key)))
+        return Testimony(head, hmac.compare_digest(row.tag, _tag(store_id, head, key, kind=kind)))
 
 
-def _noted(store_id: str, head: AuditHead, key: bytes) -> dict[str, int | bytes]:
-    return {"number": head.number, "hash": head.hash, "tag": _tag(store_id, head, key)}
+def _noted(store_id: str, head: AuditHead, key: bytes, *, kind: str = HEAD) -> dict[str, int | bytes]:
+    return {"number": head.number, "hash": head.hash, "tag": _tag(store_id, head, key, kind=kind)}
 
 
-def _tag(store_id: str, head: AuditHead, key: bytes) -> bytes:
-    return hmac.digest(key, f"facedex audit 1:{store_id}:{head}".encode(), "sha256")
+def _tag(store_id: str, head: AuditHead, key: bytes, *, kind: str) -> bytes:
+    return hmac.digest(key, f"facedex {kind} 1:{store_id}:{head}".encode(), "sha256")

@@ -297,7 +297,7 @@ audit = Table(
     Column("hash", LargeBinary, nullable=False),
 )
 
-# One row: number and hash of the last entry. Whoever adds entries locks it.
+# Number and hash of the last entry, id 1; whoever adds entries locks it. Of the last one that was pruned, id 2.
 audit_head = Table(
     "audit_head",
     metadata,

@@ -57,6 +57,7 @@ from facedex.indexer.store.sealing import SealedReading, Seals
 from facedex.indexer.store.successions import Successions
 from facedex.indexer.store.tombstones import ErasureReason, Tombstone
 from facedex.indexer.store.vault import Vault
+from facedex.indexer.tracing import Traced, Work, untraced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -103,6 +104,7 @@ class Store:
         reached: Reached = nothing_fails,
         vault: Vault | None = None,
         horizon: timedelta = DEFAULT_HORIZON,
+        traced: Traced = untraced,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -112,6 +114,7 @@ class Store:
         self._seals = Seals(vault.keys, vault.transforms)
         self._unsealing = SealedReading(self._reading, self._seals)
         self.reached = reached
+        self.traced = traced
         self.announcements = Announcements(engine)
         self.erasures = Erasures(
             engine,
@@ -171,6 +174,7 @@ class Store:
         reached: Reached = nothing_fails,
         vault: Vault | None = None,
         horizon: timedelta = DEFAULT_HORIZON,
+        traced: Traced = untraced,
     ) -> Store:
         """Connects, brings the tables to this version's schema, and does again what a restored backup undid.
 
@@ -182,7 +186,7 @@ class Store:
 
         """
         with named_errors():
-            store = cls(open_engine(url), clock=clock, reached=reached, vault=vault, horizon=horizon)
+            store = cls(open_engine(url), clock=clock, reached=reached, vault=vault, horizon=horizon, traced=traced)
         with store._writing() as connection:
             upgrade(connection)
             # Read once and here: whoever enrols is inside a transaction, where no second one can make it.
@@ -651,24 +655,27 @@ class Store:
 
     @contextmanager
     def _one_moment(self) -> Generator[Connection]:
-        with named_errors(), self._engine.connect() as connection:
+        with self.traced(Work.READ), named_errors(), self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901
             yield connection
 
     @contextmanager
     def _reading(self) -> Generator[Connection]:
-        with named_errors(), self._engine.connect() as connection:
+        with self.traced(Work.READ), named_errors(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Generator[Connection]:
-        with named_errors(), self._engine.connect().execution_options(**{WRITE_OPTION: True}) as connection:
+        with self.traced(Work.WRITE), named_errors(), self._for_writing() as connection:
             with connection.begin():
                 yield connection
                 self.reached(Step.BEFORE_COMMIT)
             self.reached(Step.AFTER_COMMIT)
             self.announcements.announce(connection)
+
+    def _for_writing(self) -> Connection:
+        return self._engine.connect().execution_options(**{WRITE_OPTION: True})
 
 
 def _known_identity(connection: Connection, gallery: GalleryRecord, external_id: str) -> IdentityRecord:

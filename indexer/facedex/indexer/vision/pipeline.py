@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from facedex.indexer.tracing import Traced, Work, untraced
 from facedex.indexer.vision import quality
 from facedex.indexer.vision.alignment import Similarity, align, fit_similarity, from_reduced
 from facedex.indexer.vision.decode import ImageLimits, Photograph, Picture, Reduction, read_photograph
@@ -67,12 +68,14 @@ class FacePipeline:
         limits: ImageLimits | None = None,
         workbench: Workbench | None = None,
         smallest_face_px: float = SMALLEST_FACE_PX,
+        traced: Traced = untraced,
     ) -> None:
         self.detector = detector
         self.embedder = embedder
         self.limits = limits or ImageLimits()
         self._workbench = workbench or Workbench(available_cores())
         self._scan = Scan(detector, smallest_face_px=smallest_face_px)
+        self._traced = traced
 
     def detect(self, photograph: bytes, *, checkpoint: Checkpoint = unhurried) -> Detection:
         """All faces of a photograph, largest first. Raises `ImageRefused`, and whatever `checkpoint` raises."""
@@ -82,8 +85,10 @@ class FacePipeline:
 
     def _detect(self, opened: Photograph, checkpoint: Checkpoint) -> Detection:
         finest_side = self._scan.finest_side(max(opened.width, opened.height))
-        view = _view(opened, opened.strongest_reduction(finest_side))
-        sightings = _largest_first(self._scan.find(view.picture, shrunk_by=view.reduction, checkpoint=checkpoint), view)
+        view = self._view(opened, opened.strongest_reduction(finest_side))
+        with self._traced(Work.DETECT):
+            found = self._scan.find(view.picture, shrunk_by=view.reduction, checkpoint=checkpoint)
+        sightings = _largest_first(found, view)
         checkpoint()
         closest = self._close_enough(opened, view, sightings)
         faces = tuple(self._face_crop(closest, sighting) for sighting in sightings)
@@ -93,10 +98,11 @@ class FacePipeline:
         """Unit vectors (n, dimension) of aligned crops, in their order."""
         if crops and self.embedder.most_at_once > 1:
             checkpoint()  # no core is held while a device works
-            return self.embedder.embed_together(crops)
+            with self._traced(Work.EMBED):
+                return self.embedder.embed_together(crops)
         vectors = np.empty((len(crops), self.embedder.manifest.dimension), dtype=np.float32)
         for row, crop in enumerate(crops):
-            with self._workbench.place(checkpoint):
+            with self._workbench.place(checkpoint), self._traced(Work.EMBED):
                 vectors[row] = self.embedder.embed(crop)
         return vectors
 
@@ -110,7 +116,11 @@ class FacePipeline:
         """The view itself, or a less reduced one where the crop of some face would have to be enlarged."""
         largest_scale = max((self._to_crop(sighting.landmarks).scale for sighting in sightings), default=0.0)
         fitting = max(step for step in Reduction if step is Reduction.NONE or step * largest_scale <= 1)
-        return view if view.reduction <= fitting else _view(opened, fitting)
+        return view if view.reduction <= fitting else self._view(opened, fitting)
+
+    def _view(self, opened: Photograph, reduction: Reduction) -> _View:
+        with self._traced(Work.DECODE):
+            return _View(opened.decode(reduction), reduction)
 
     def _face_crop(self, view: _View, sighting: _Sighting) -> FaceCrop:
         contract = self.embedder.contract
@@ -120,10 +130,6 @@ class FacePipeline:
 
     def _to_crop(self, landmarks: Landmarks) -> Similarity:
         return fit_similarity(landmarks, self.embedder.contract.alignment)
-
-
-def _view(opened: Photograph, reduction: Reduction) -> _View:
-    return _View(opened.decode(reduction), reduction)
 
 
 def _largest_first(found: Findings, view: _View) -> list[_Sighting]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from facedex.indexer.tracing import Traced, untraced
 from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import Workbench
@@ -23,12 +24,14 @@ class Pipelines:
         limits: ImageLimits,
         workers: int,
         smallest_face_px: float = SMALLEST_FACE_PX,
+        traced: Traced = untraced,
     ) -> None:
         self._models = models
         self._detector = models.load_detector(detector)
         self._limits = limits
         self._smallest_face_px = smallest_face_px
         self._workbench = Workbench(workers)
+        self._traced = traced
         self._loaded: dict[str, FacePipeline] = {}
         self._loading = threading.Lock()
 
@@ -43,6 +46,7 @@ class Pipelines:
                     limits=self._limits,
                     workbench=self._workbench,
                     smallest_face_px=self._smallest_face_px,
+                    traced=self._traced,
                 )
                 self._loaded[embedder] = pipeline
             return pipeline

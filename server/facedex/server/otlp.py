@@ -1,0 +1,107 @@
+"""Traces by OpenTelemetry, sent to a collector. Imported only where they are asked for."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Self
+
+from opentelemetry import context, trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from facedex.indexer.tracing import UNTRACED
+from facedex.server.admission import HEALTH
+from facedex.server.tracing import tell_nobody
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractContextManager
+
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from facedex.indexer.tracing import Work
+    from facedex.server.tracing import Ended
+
+# How long a stop waits for a collector that does not answer.
+FLUSH_SECONDS = 3.0
+# OpenTelemetry's conventions for gRPC servers: what the caller did wrong is no error of the server's.
+SERVERS_FAULT = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+
+
+class OtlpTracing:
+    """Spans of one server: one a call, below that of its caller where it has one, and one a step below it.
+
+    A step of no call, of the threads that follow the change log say, makes none. Attributes are those that are written down
+    here, and hold nothing that a caller sent.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("facedex.server", version("facedex"))
+        self._callers = TraceContextTextMapPropagator()
+
+    @classmethod
+    def to(cls, endpoint: str) -> Self:
+        """Sends to http://HOST:PORT, unencrypted, or https://…; the standard OTEL_ variables say all the rest."""
+        return cls(OTLPSpanExporter(endpoint=endpoint))
+
+    @contextmanager
+    def call(self, method: str, traceparent: str) -> Generator[Ended]:
+        if method.startswith(HEALTH):  # asked every few seconds, and tells of nothing
+            yield tell_nobody
+            return
+        name = method.removeprefix("/")
+        # Of what the caller sent only the two numbers: its tracestate may hold anything.
+        span = self._tracer.start_span(
+            name,
+            self._callers.extract({"traceparent": traceparent}, context.Context()),
+            SpanKind.SERVER,
+            {"rpc.system.name": "grpc", "rpc.method": name},
+        )
+        token = context.attach(trace.set_span_in_context(span))
+        try:
+            yield partial(_end, span)
+        finally:
+            context.detach(token)
+            span.end()
+
+    def step(self, work: Work) -> AbstractContextManager[object]:
+        return self._step(work) if trace.get_current_span().is_recording() else UNTRACED
+
+    @contextmanager
+    def _step(self, work: Work) -> Generator[None]:
+        # Not made the current one: a step has no steps, and one that reads row after row ends on another's watch.
+        span = self._tracer.start_span(work.value)
+        try:
+            yield
+        finally:
+            span.end()
+
+    def close(self) -> None:
+        impatience = threading.Timer(FLUSH_SECONDS, self._exporter.shutdown)
+        impatience.start()
+        self._provider.shutdown()
+        impatience.cancel()
+
+
+def _resource() -> Resource:
+    """Which server it is: the OTEL_ variables have the last word."""
+    named = Resource({SERVICE_NAME: "facedex", SERVICE_VERSION: version("facedex")})
+    return named.merge(OTELResourceDetector().detect())
+
+
+def _end(span: Span, code: str, reason: str) -> None:
+    span.set_attribute("rpc.response.status_code", code)
+    if reason:
+        span.set_attribute("facedex.reason", reason)
+    if code in SERVERS_FAULT:
+        span.set_status(Status(StatusCode.ERROR))
