@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import queue
+import socket
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
 
 # How soon somebody who waits for an answer looks whether it is still wanted.
 LOOK_SECONDS = 0.3
-# Until a first worker has its models; those of other machines come over the network.
-START_SECONDS = 180.0
+KNOCK_SECONDS = 10.0
 # After so many workers have died over the same photographs, those are the reason.
 MOST_DEATHS = 3
 # So that bulk enrolment, which holds few photographs at a time, never has Ray write one to a disk.
@@ -87,14 +88,14 @@ class RayEyes:
     """Has the workers of a crew look. A worker that dies is replaced, and what it had is looked at by another."""
 
     def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+        self.crew = crew
 
     def look(self, photographs: Sequence[bytes], rules: LookRules, *, checkpoint: Callable[[], None]) -> list[Look]:
-        looks: list[Look] = self._crew.ask("look", photographs, rules, checkpoint=checkpoint)
+        looks: list[Look] = self.crew.ask("look", photographs, rules, checkpoint=checkpoint)
         return looks
 
     def vector_of(self, old: OldPicture, *, checkpoint: Callable[[], None]) -> NDArray[np.float32] | None:
-        vector: NDArray[np.float32] | None = self._crew.ask("vector_of", old, checkpoint=checkpoint)
+        vector: NDArray[np.float32] | None = self.crew.ask("vector_of", old, checkpoint=checkpoint)
         return vector
 
 
@@ -114,9 +115,24 @@ class Crew:
         self._changing = threading.Lock()
         self._expected = 0
         self._dead: set[Any] = set()
+        self._processes: dict[Any, int] = {}
+        self._admitting: list[threading.Thread] = []
         self._problem = "none was started"
+        self._is_ended = threading.Event()
         for _ in range(size):
             self._engage()
+
+    def close(self) -> None:
+        """Nobody is admitted any more. Before Ray is left: a thread that waits in it then would be ended."""
+        self._is_ended.set()
+        for thread in self._admitting:
+            thread.join()
+
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The numbers of the processes that look, each on its own machine."""
+        with self._changing:
+            return tuple(number for worker, number in self._processes.items() if worker not in self._dead)
 
     def ask(self, method: str, *arguments: object, checkpoint: Callable[[], None]) -> Any:
         """What a worker answers.
@@ -162,19 +178,27 @@ class Crew:
                 return worker
 
     def _engage(self) -> None:
+        worker = self._hire()
+        thread = threading.Thread(target=self._admit, args=(worker,), name="ray-worker", daemon=True)
         with self._changing:
             self._expected += 1
-        worker = self._hire()
-        threading.Thread(target=self._admit, args=(worker,), name="ray-worker", daemon=True).start()
+            self._admitting = [*(each for each in self._admitting if each.is_alive()), thread]
+        thread.start()
 
     def _admit(self, worker: Any) -> None:
+        process = worker.process.remote()
+        while not self._ray.wait([process], timeout=LOOK_SECONDS)[0]:
+            if self._is_ended.is_set():
+                return
         try:
-            self._ray.get(worker.process.remote())
+            number = self._ray.get(process)
         except Exception as error:  # noqa: BLE001  (whatever it is: this worker will not come)
             with self._changing:
                 self._expected -= 1
                 self._problem = _first_line(error)
             return
+        with self._changing:
+            self._processes[worker] = number
         for _ in range(self._callers):
             self._idle.put(worker)
 
@@ -202,7 +226,9 @@ def ray_sight(recipe: Recipe, *, address: str | None, device: DeviceChoice) -> G
     _connect(ray, address, post)
     try:
         size = _places(ray, post)
-        yield Sight(RayEyes(_crew(ray, recipe, device, post, size)), size * post.callers)
+        # Ray tells of a worker's death on the standard output, which is for what programs read.
+        with closing(_crew(ray, recipe, device, post, size)) as crew, redirect_stdout(sys.stderr):
+            yield Sight(RayEyes(crew), size * post.callers)
     finally:
         ray.shutdown()
 
@@ -217,6 +243,7 @@ def _connect(ray: Any, address: str | None, post: Post) -> None:
     quietly = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is not None:
+            _knock(address)
             ray.init(address=address, **quietly)
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray of ours tells nobody that it runs
@@ -232,6 +259,19 @@ def _connect(ray: Any, address: str | None, post: Post) -> None:
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise EngineUnusable(f"no Ray at {address or 'this machine'}: {_first_line(error)}") from None
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes. Raises ConnectionError, TimeoutError or ValueError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise ValueError("give HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(error.strerror or "nobody answers") from None
 
 
 def _places(ray: Any, post: Post) -> int:
