@@ -134,19 +134,25 @@ class TaskFailed(Exception):
     pass
 
 
+class NoAnswerYet(Exception):
+    pass
+
+
 class RayDouble:
     """Answers at once; a reference is a function that gives the answer, or raises."""
 
-    exceptions = SimpleNamespace(RayActorError=WorkerDied, RayError=TaskFailed)
+    exceptions = SimpleNamespace(RayActorError=WorkerDied, RayError=TaskFailed, GetTimeoutError=NoAnswerYet)
 
     def __init__(self) -> None:
         self.is_slow = False
 
     def wait(self, references: list[object], *, timeout: float) -> tuple[list[object], list[object]]:
         assert timeout > 0
-        return ([], references) if self.is_slow else (references, [])
+        return references, []
 
-    def get(self, reference: Callable[[], object]) -> object:
+    def get(self, reference: Callable[[], object], *, timeout: float | None = None) -> object:
+        if self.is_slow and timeout is not None:
+            raise NoAnswerYet
         return reference()
 
 

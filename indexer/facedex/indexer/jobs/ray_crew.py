@@ -10,7 +10,7 @@ import sys
 import threading
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from facedex.indexer.assembly import eyes_by
 from facedex.indexer.devices import DeviceChoice
@@ -37,20 +37,28 @@ MOST_DEATHS = 3
 # So that bulk enrolment, which holds few photographs at a time, never has Ray write one to a disk.
 MOST_BYTES_OF_A_REQUEST = 2 * 20 * 2**20
 
+OWN_RAY: Final = {
+    "automatic_object_spilling_enabled": False,
+    "worker_niceness": 0,  # they give way to everything else otherwise, and here they are the work
+    "task_events_report_interval_ms": 0,  # nobody looks at its dashboard
+    "enable_metrics_collection": False,
+}
+
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a worker takes of the cluster, and how many may ask it at a time: one more than it works on."""
+    """What a worker takes of the cluster, how many it answers at a time, and how many ask it, so that it never waits."""
 
     cores: int
     gpus: int
+    at_a_time: int
     callers: int
 
 
-ON_A_CORE = Post(cores=1, gpus=0, callers=2)
-ON_A_GPU = Post(cores=4, gpus=1, callers=16)
+ON_A_CORE = Post(cores=1, gpus=0, at_a_time=1, callers=2)
+ON_A_GPU = Post(cores=4, gpus=1, at_a_time=16, callers=16)
 
 
 class Worker:
@@ -161,9 +169,11 @@ class Crew:
         raise EngineFailed(f"{MOST_DEATHS} workers died over the same photograph: leave it out, or look at Ray's logs")
 
     def _answer(self, reference: Any, checkpoint: Callable[[], None]) -> Any:
-        while not self._ray.wait([reference], timeout=LOOK_SECONDS)[0]:
-            checkpoint()
-        return self._ray.get(reference)
+        while True:
+            try:
+                return self._ray.get(reference, timeout=LOOK_SECONDS)
+            except self._ray.exceptions.GetTimeoutError:
+                checkpoint()
 
     def _taken(self, checkpoint: Callable[[], None]) -> Any:
         while True:
@@ -235,7 +245,7 @@ def ray_sight(recipe: Recipe, *, address: str | None, device: DeviceChoice) -> G
 
 def _crew(ray: Any, recipe: Recipe, device: DeviceChoice, post: Post, size: int) -> Crew:
     shared = ray.put(recipe)  # each machine fetches the models once
-    remote = ray.remote(Worker).options(num_cpus=post.cores, num_gpus=post.gpus, max_concurrency=post.callers)
+    remote = ray.remote(Worker).options(num_cpus=post.cores, num_gpus=post.gpus, max_concurrency=post.at_a_time)
     return Crew(ray, lambda: remote.remote(shared, device, post.cores), size=size, callers=post.callers)
 
 
@@ -253,8 +263,7 @@ def _connect(ray: Any, address: str | None, post: Post) -> None:
             num_cpus=cores,
             include_dashboard=False,
             object_store_memory=cores * post.callers * MOST_BYTES_OF_A_REQUEST,
-            # Workers of a Ray give way to everything else; here they are the work.
-            _system_config={"automatic_object_spilling_enabled": False, "worker_niceness": 0},
+            _system_config=OWN_RAY,
             **quietly,
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
