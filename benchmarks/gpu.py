@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -227,7 +228,7 @@ def _embeddings(
             run = _replayed(alone, resident.contiguous(memory_format=torch.channels_last))
             per_second = batch / seconds_of(run, device)
         parts = [pictures[start : start + MOST_AT_ONCE] for start in range(0, batch, MOST_AT_ONCE)]
-        transferred = batch / seconds_of(lambda parts=parts: [engine.run(each) for each in parts], device)
+        transferred = batch / seconds_of(partial(_run_all, engine, parts), device)
         vectors = np.concatenate([engine.run(each)[0] for each in parts])
         yield Embedding(
             name,
@@ -238,6 +239,11 @@ def _embeddings(
             per_second * flops / ceiling.flops_per_second,
             _least_cosine(expected[:batch], vectors),
         )
+
+
+def _run_all(engine: Engine, parts: Sequence[NDArray[np.float32]]) -> None:
+    for each in parts:
+        engine.run(each)
 
 
 class _AsTuple(nn.Module):
@@ -314,7 +320,7 @@ class Templates:
 
 def _units(rng: np.random.Generator, count: int) -> NDArray[np.float16]:
     rows = rng.standard_normal((count, DIMENSION), dtype=np.float32)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float16)
 
 
 def _search(device: torch.device, size: int, speed: float, *, check: bool) -> Search:

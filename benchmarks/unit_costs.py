@@ -85,7 +85,8 @@ def stored_costs(path: Path = STORED) -> UnitCosts:
 
 def measured_costs(machine: str, *, templates: int, ray_share: float) -> UnitCosts:
     """What it costs here; half as many templates show whether the cost is linear. Takes some minutes."""
-    half, whole = (_search(make_faces(count, PROBES, dimension=DIMENSION)) for count in (templates // 2, templates))
+    # The larger one first: memory that it gives back would hide what the other one takes.
+    whole, half = (_search(make_faces(count, PROBES, dimension=DIMENSION)) for count in (templates, templates // 2))
     with tempfile.TemporaryDirectory() as folder:
         sql, snapshot = _disk(Path(folder) / "filled")
         row = _row_into_sql(Path(folder) / "enrolled")

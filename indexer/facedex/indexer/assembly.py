@@ -78,6 +78,7 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
             search=search or SearchSettings(threads=workers),
             memory=memory_of(devices),
         ),
+        devices=devices,
     )
 
 

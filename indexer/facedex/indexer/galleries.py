@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.calibration.errors import NotCalibrated
+from facedex.indexer.devices import PROCESSOR, Devices
 from facedex.indexer.enroller import Enroller
 from facedex.indexer.errors import GalleryNotFound, IdentityNotFound, IdentityOnHold, InvalidArgument, ModelMissing
 from facedex.indexer.eyes import OwnEyes
@@ -42,11 +43,14 @@ class Galleries:
         pipeline: FacePipeline,
         pipelines: Pipelines,
         indexes: Indexes,
+        devices: Devices = PROCESSOR,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
         self._pipelines = pipelines
         self._indexes = indexes
+        self.devices = devices
+        """On which pipelines and indexes work."""
         self._galleries: dict[str, Gallery] = {}
         self._loading: Gallery | None = None
         self._enrollers: dict[int, Enroller] = {}
