@@ -144,7 +144,7 @@ def measured(device: torch.device, options: argparse.Namespace) -> Report:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Measures a GPU.")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the program out")
     parser.add_argument("--models", type=_words, default=["iresnet50", "iresnet100", "mobilefacenet"])
     parser.add_argument("--onnx", type=Path, nargs="*", default=[], help="networks of manifests too; needs onnx")

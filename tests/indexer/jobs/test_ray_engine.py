@@ -164,13 +164,17 @@ class Remote:
         return lambda: self._answer(*arguments)
 
 
+def _same(answer: object) -> object:
+    return answer
+
+
 class WorkerDouble:
     """Dies when it is asked, or answers with its number."""
 
     def __init__(self, number: int, *, dies: bool = False, starts: bool = True) -> None:
         self.process = Remote(lambda: number if starts else self._die("facedex is not installed"))
         self.look = Remote(lambda *_: self._die("killed") if dies else [number])
-        self.vector_of = Remote(lambda answer: answer)
+        self.vector_of = Remote(_same)
 
     @staticmethod
     def _die(why: str) -> None:
