@@ -14,7 +14,7 @@ install: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --quiet --constraint requirements.lock --editable '.[server,postgres,tracing,calibration,training,milvus]' --group dev
+	$(BIN)/pip install --quiet --quiet --constraint requirements.lock --editable '.[server,postgres,tracing,calibration,training,milvus,ray]' --group dev
 	touch $@
 
 demo: install

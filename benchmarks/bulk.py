@@ -1,4 +1,4 @@
-"""Bulk enrolment: photographs beside the bare pipeline, vectors over a stream beside one call each, and memory.
+"""Bulk enrolment: photographs beside the bare pipeline, vectors over a stream beside single calls, memory, and the limit.
 
     python -m benchmarks.bulk --people FOLDER --json build/bulk.json
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -28,6 +28,7 @@ from benchmarks.photographs import NOT_PEOPLE
 from benchmarks.report import Bar, Side, bars_as_json, print_bars, print_table, write_json
 from benchmarks.server_process import ServerProcess
 from benchmarks.vectors import make_faces
+from numpy.typing import NDArray
 
 from facedex.client import Client, EnrolRequest, Vector
 from facedex.indexer.assembly import assemble_galleries
@@ -37,8 +38,9 @@ from facedex.indexer.jobs.photograph_sources import FolderSource
 from facedex.indexer.policy import GalleryPolicy
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.store import Store
-from facedex.indexer.vision.decode import ImageLimits
+from facedex.indexer.vision.decode import ImageLimits, read_photograph
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder
+from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.workbench import available_cores
 
 SAMPLE_PEOPLE = Path(__file__).parent.parent / "tests" / "data" / "people"
@@ -69,6 +71,18 @@ class Memory:
         return self.peak_bytes - self.row_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Seconds of processor of one photograph, by what it is spent on."""
+
+    seconds: dict[str, float]
+
+    @property
+    def limit(self) -> str:
+        """What most of the time is spent on: what a faster machine has to do faster."""
+        return max(self.seconds, key=lambda name: self.seconds[name])
+
+
 def main(
     *,
     people: Annotated[Path, typer.Option(help="A folder of photographs a person.")] = SAMPLE_PEOPLE,
@@ -85,6 +99,7 @@ def main(
         enrolments = _photograph_rates(people, photographs, site, rounds)
         streams = _vector_rates(site, vectors, rounds)
         memory = [_memory(site, count) for count in (small, large)]
+        parts = _parts(people, photographs, site / "parts")
     bars = [
         Bar("enrolment, by the bare pipeline", Side.AT_LEAST, 0.9, _ratio(enrolments)),
         Bar("vectors over a stream, by one call each", Side.AT_LEAST, 4, _ratio(streams)),
@@ -105,8 +120,14 @@ def main(
         ("vectors", "peak", "of that rows"),
         [(str(m.vectors), f"{m.peak_bytes / MEBIBYTE:.0f}", f"{m.row_bytes / MEBIBYTE:.0f}") for m in memory],
     )
+    print_table(
+        f"Processor time of a photograph: {parts.limit} is the limit",
+        ("", "ms"),
+        [(name, f"{1000 * seconds:.2f}") for name, seconds in parts.seconds.items()],
+    )
     print_bars(bars)
     figures = {"throughput": [asdict(each) for each in (*enrolments, *streams)], "memory": [asdict(m) for m in memory]}
+    figures |= {"parts": [asdict(parts)]}
     write_json(json_file, {"machine": describe_machine(), **figures, "bars": bars_as_json(bars)})
 
 
@@ -171,6 +192,51 @@ def _enrolled(galleries: Galleries, people: Path, count: int) -> float:
     dealt_with = sum(len(group) for group in bulk.run(job, source))
     assert dealt_with >= count  # noqa: S101  (the source has the same files and more)
     return dealt_with / (time.perf_counter() - started)
+
+
+def _parts(people: Path, photographs: list[Path], data: Path) -> Parts:
+    """Each part by itself, photograph after photograph; what enrolment takes beyond them all are rows."""
+    data.mkdir()
+    with closing(Store.open(sqlite_url(data / "facedex.db"))) as store:
+        galleries = assemble_galleries(
+            store,
+            data=data,
+            detector=BUILTIN_DETECTOR,
+            embedder=BUILTIN_EMBEDDER,
+            limits=ImageLimits(),
+            workers=available_cores(),
+        )
+        pipeline = galleries.pipeline
+        decoding = _processor_seconds(lambda: [_decoded(each, pipeline) for each in photographs])
+        crops: list[NDArray[np.uint8]] = []
+        looking = _processor_seconds(lambda: crops.extend(_crops(photographs, pipeline)))
+        embedding = _processor_seconds(lambda: [pipeline.embed([each]) for each in crops])
+        enrolling = _processor_seconds(lambda: _enrolled(galleries, people, len(photographs)))
+    share = 1 / len(photographs)
+    return Parts(
+        {
+            "decoding": decoding * share,
+            "detection, alignment, quality": (looking - decoding) * share,
+            "embedding": embedding * share,
+            "rows, guards, log": max(0.0, enrolling - looking - embedding) * share,
+        }
+    )
+
+
+def _decoded(path: Path, pipeline: FacePipeline) -> object:
+    opened = read_photograph(path.read_bytes(), pipeline.limits)
+    return opened.decode(opened.strongest_reduction(pipeline.finest_side(max(opened.width, opened.height))))
+
+
+def _crops(photographs: list[Path], pipeline: FacePipeline) -> Iterator[NDArray[np.uint8]]:
+    for each in photographs:
+        yield from (found.crop for found in pipeline.detect(each.read_bytes()).faces[:1])
+
+
+def _processor_seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
 # Vectors

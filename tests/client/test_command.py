@@ -400,10 +400,14 @@ def test_people_are_listed_shown_changed_and_erased(facedex: Facedex, server: Fa
 
 def test_info_tells_models_and_limits(facedex: Facedex, server: FakeServer) -> None:
     embedder = operations_pb2.ModelInfo(name="starter", default_threshold=0.4, threshold_basis="lfw", dimension=128)
-    reply = operations_pb2.GetServerInfoResponse(version="0.1.0", embedder=embedder, max_image_bytes=20 * 2**20)
+    reply = operations_pb2.GetServerInfoResponse(
+        version="0.1.0", embedder=embedder, max_image_bytes=20 * 2**20, devices="cpu: as asked for"
+    )
     server.plan("GetServerInfo", reply)
 
-    assert "0.4 (lfw)" in facedex("info").out
+    told = facedex("info").out
+    assert "0.4 (lfw)" in told
+    assert "cpu: as asked for" in told
     assert facedex("info", "--json").records[0]["embedder"]["dimension"] == 128
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests.indexer.doubles import MODEL, ScriptedPipeline
 
 from facedex.indexer.enroller import Enroller
+from facedex.indexer.eyes import OwnEyes
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.indexes import Indexes
 from facedex.indexer.policy import GalleryPolicy, policy_to_json
@@ -38,7 +39,7 @@ class House:
         self.store = Store.open(url, clock=self.clock)
         self.store.create_gallery("staff", model=MODEL, policy=policy_to_json(GalleryPolicy()))
         self.gallery = self.open_gallery()
-        self.enroller = Enroller(self.gallery, cast("FacePipeline", self.pipeline))
+        self.enroller = Enroller(self.gallery, OwnEyes(cast("FacePipeline", self.pipeline)))
 
     def open_gallery(self) -> Gallery:
         """As another process, or this one after a restart, would."""

@@ -8,11 +8,17 @@ from itertools import accumulate, repeat
 from pathlib import Path
 
 import pytest
+from tests.server.running_server import Wire
+from typer.testing import CliRunner
 
 from facedex.indexer.devices import PROCESSOR, DeviceChoice, Gpu, TorchHardware, chosen_devices
 from facedex.indexer.errors import DeviceUnusable
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
+from facedex.server.app import App
+from facedex.server.cli import app as program
 from facedex.server.doctor import LEAST_COSINE, Diagnosis, Trial, diagnose
+from facedex.server.settings import Settings
+from facedex.v1 import operations_pb2
 
 STAND_IN = Gpu("cpu", "a processor that plays a GPU", 2**30)
 
@@ -59,6 +65,20 @@ def test_cuda_without_a_working_gpu_is_an_error_and_auto_says_why_it_chose_the_p
     chosen = chosen_devices(DeviceChoice.AUTO, hardware)
     assert chosen.gpus == ()
     assert "no torch" in chosen.why
+
+
+def test_a_running_server_tells_what_auto_chose_and_why(tmp_path: Path) -> None:
+    hardware = FakeHardware(missing="torch finds no GPU")
+    app = App(Settings(tmp_path, listen="127.0.0.1:0", device=DeviceChoice.AUTO), hardware)
+    app.start()
+    try:
+        with Wire(app.address) as wire:
+            info = wire.operations.GetServerInfo(operations_pb2.GetServerInfoRequest())
+        told = CliRunner().invoke(program, ["status", "--server", app.address], env={"COLUMNS": "100"}).stdout
+    finally:
+        app.stop()
+    assert info.devices == "cpu: chosen because torch finds no GPU"
+    assert f"device: {info.devices}" in told
 
 
 def test_auto_takes_a_gpu_that_computes() -> None:

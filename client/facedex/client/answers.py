@@ -205,6 +205,7 @@ def server_info(message: operations_pb2.GetServerInfoResponse) -> ServerInfo:
         index_checked_total=message.index_checked_total,
         index_missed_total=message.index_missed_total,
         promises=tuple(_promise_info(each) for each in message.promises),
+        devices=message.devices,
     )
 
 

@@ -139,6 +139,7 @@ def _print_info(info: ServerInfo) -> None:
         "facedex": info.version,
         **_model_rows("detector", info.detector),
         **_model_rows("embedder", info.embedder),
+        "devices": info.devices or "an older server, which does not tell",
         "photographs": f"up to {info.max_image_bytes / 2**20:g} MiB and {info.max_image_pixels / 1e6:g} megapixels",
         "messages": f"up to {info.max_message_bytes / 2**20:g} MiB",
         "requests": f"up to {info.max_concurrent_requests} at the same time",

@@ -69,3 +69,5 @@ class ServerInfo:
     index_checked_total: int
     index_missed_total: int
     promises: tuple[PromiseInfo, ...]
+    devices: str
+    """What detects, embeds and searches, and why that was chosen, for people; empty where an older server does not tell."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from facedex.indexer.devices import PROCESSOR, Devices
+from facedex.indexer.devices import PROCESSOR, DeviceChoice, Devices, TorchHardware, chosen_devices
 from facedex.indexer.engine_indexes import EngineIndexes
+from facedex.indexer.eyes import OwnEyes
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.indexes import Indexes, SearchSettings
 from facedex.indexer.search.milvus import MilvusEngines
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from facedex.indexer.store.store import Store
     from facedex.indexer.vision.decode import ImageLimits
     from facedex.indexer.vision.network import Runtime
+    from facedex.indexer.vision.recipe import Recipe
 
 
 def snapshot_folder(store: Store, data: Path) -> Path:
@@ -84,6 +86,7 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
             devices=devices,
             milvus=milvus,
         ),
+        devices=devices,
     )
 
 
@@ -91,6 +94,21 @@ def _indexes(store: Store, folder: Path, *, search: SearchSettings, devices: Dev
     if milvus is not None:
         return EngineIndexes(store, folder, MilvusEngines(milvus))
     return Indexes(store, folder, search=search, memory=memory_of(devices))
+
+
+def eyes_by(recipe: Recipe, device: DeviceChoice, *, workers: int) -> OwnEyes:
+    """Eyes in a process that has nothing but models: no gallery and no data folder.
+
+    Raises:
+        DeviceUnusable: the device that was asked for is not to be had here.
+        ModelUnusable: this machine cannot run a model.
+
+    """
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    devices = chosen_devices(device, TorchHardware())
+    pipeline, *others = recipe.pipelines(runtime_on(devices), workers=workers)
+    return OwnEyes(pipeline, lambda: others[0] if others else None)
 
 
 def runtime_on(devices: Devices) -> Runtime:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import typer
 from rich.console import Console
@@ -33,6 +33,14 @@ from facedex.indexer.vision.workbench import available_cores
 
 FAILED = 1
 INTERRUPTED = 130
+
+
+ENGINE: Final = typer.Option(help="What looks at the photographs: threads here, or the workers of a Ray.")
+RAY_ADDRESS: Final = typer.Option(
+    envvar="RAY_ADDRESS",
+    metavar="HOST:PORT",
+    help="The Ray that runs already, for --engine ray; without it, one is started on this machine.",
+)
 
 
 class HasGalleries(Protocol):

@@ -15,17 +15,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from facedex.indexer.cli_session import INTERRUPTED, check_output, dealt_with, good_order, opened, say
-from facedex.indexer.devices import CALLERS_PER_CORE
+from facedex.indexer.cli_session import (
+    ENGINE,
+    INTERRUPTED,
+    RAY_ADDRESS,
+    check_output,
+    dealt_with,
+    good_order,
+    opened,
+    say,
+)
+from facedex.indexer.enroller import Enroller
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, InvalidArgument, JobTaken
 from facedex.indexer.jobs.bulk import BulkEnrolment, findings_of
 from facedex.indexer.jobs.compreface import DumpOptions
+from facedex.indexer.jobs.engines import Engine, EngineKind, sight
 from facedex.indexer.jobs.sources import bulk_source
 from facedex.indexer.policy import GalleryPolicy
 from facedex.indexer.store.records import JobState
 from facedex.indexer.vision.decode import ImageLimits
-from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -83,6 +92,8 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
         str | None, typer.Option(help="What --model is called in a dump of CompreFace; vectors of others are refused.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would happen, and enrol nobody.")] = False,
+    engine: Annotated[EngineKind, ENGINE] = EngineKind.LOCAL,
+    ray_address: Annotated[str | None, RAY_ADDRESS] = None,
     report: Annotated[Path | None, typer.Option(help="CSV file for all refusals and warnings.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -96,10 +107,10 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
             max_image_bytes=ImageLimits().max_bytes,
             dump=DumpOptions(collection, calculator),
         )
-        # Who waits for a device holds no core; the workbench shares out the cores all the same.
-        workers = available_cores() * (1 if galleries.pipeline.embedder.most_at_once == 1 else CALLERS_PER_CORE)
-        bulk = BulkEnrolment(galleries.store, galleries.enroller(people), workers=workers)
-        summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)
+        looking = Engine(engine, ray_address, context.obj.device)
+        with sight(looking, galleries, galleries.eyes(people)) as seen:
+            bulk = BulkEnrolment(galleries.store, Enroller(people, seen.eyes), workers=seen.callers)
+            summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)
     _write(report, summary.findings)
     _print(summary, as_json=as_json)
     if summary.done < summary.total:

@@ -17,16 +17,15 @@ from facedex.indexer.enrolment import (
     EnrolResult,
     Finding,
     VectorItem,
-    quality_findings,
 )
 from facedex.indexer.errors import InvalidArgument, ModelChanged, RequestIdReused, VectorInvalid, WrongModel
+from facedex.indexer.eyes import LookRules
 from facedex.indexer.guards import Lookalike, Newcomers, action_for, guard_finding
-from facedex.indexer.policy import GuardAction, SeveralFaces
+from facedex.indexer.policy import GuardAction
 from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest, SuccessorVector
 from facedex.indexer.vectors import checked_vector
 from facedex.indexer.vision.crops import encode_crop
-from facedex.indexer.vision.errors import ImageRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,10 +34,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facedex.indexer.enrolment import Enrol
+    from facedex.indexer.eyes import Eyes, Look
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.store.enrolling import Enrolled
     from facedex.indexer.store.records import AddedTemplate, LedgerMark
-    from facedex.indexer.vision.pipeline import FaceCrop, FacePipeline
+    from facedex.indexer.vision.pipeline import FaceCrop
 
 MAX_ITEMS = 100
 MAX_REQUEST_ID_CHARACTERS = 64
@@ -86,16 +86,9 @@ class Enroller:
     request id, or the same photograph for the same identity, is enrolled once.
     """
 
-    def __init__(
-        self,
-        gallery: Gallery,
-        pipeline: FacePipeline,
-        successor: Callable[[], FacePipeline | None] = lambda: None,
-    ) -> None:
+    def __init__(self, gallery: Gallery, eyes: Eyes) -> None:
         self._gallery = gallery
-        self._pipeline = pipeline
-        # Of the model to which the gallery changes, while it does.
-        self._successor = successor
+        self._eyes = eyes
         self.model_digest = gallery.record.model.digest
         """The model of the vectors that this one makes and takes."""
         # From looking for duplicates to applying, so that two photographs of one person cannot pass each other.
@@ -161,20 +154,24 @@ class Enroller:
     def _prepare(
         self, request: Enrol, sources: Sequence[str], known: Mapping[str, int], *, checkpoint: Callable[[], None]
     ) -> tuple[_Prepared, ...]:
-        prepared = [
+        unknown = [
+            item
+            for item, source in zip(request.items, sources, strict=True)
+            if source not in known and not isinstance(item, VectorItem)
+        ]
+        looks = iter(self._eyes.look(unknown, self._rules(request), checkpoint=checkpoint) if unknown else ())
+        return tuple(
             _known(source, known[source])
             if source in known
-            else self._prepare_item(item, source, request, checkpoint=checkpoint)
+            else self._prepare_vector(item, source)
+            if isinstance(item, VectorItem)
+            else _seen(source, next(looks))
             for item, source in zip(request.items, sources, strict=True)
-        ]
-        return self._embedded(prepared, checkpoint=checkpoint)
+        )
 
-    def _prepare_item(
-        self, item: EnrolItem, source: str, request: Enrol, *, checkpoint: Callable[[], None]
-    ) -> _Prepared:
-        if isinstance(item, VectorItem):
-            return self._prepare_vector(item, source)
-        return self._prepare_photograph(item, source, request, checkpoint=checkpoint)
+    def _rules(self, request: Enrol) -> LookRules:
+        policy = self._gallery.policy.enrolment
+        return LookRules(request.several_faces or policy.several_faces, policy.quality_limits)
 
     def _prepare_vector(self, item: VectorItem, source: str) -> _Prepared:
         try:
@@ -184,49 +181,6 @@ class Enroller:
         except WrongModel as error:
             return _refused(source, Finding(EnrolReason.WRONG_MODEL, str(error)))
         return _Prepared(EnrolResult(EnrolOutcome.ENROLLED), source, vector=vector)
-
-    def _prepare_photograph(
-        self, photograph: bytes, source: str, request: Enrol, *, checkpoint: Callable[[], None]
-    ) -> _Prepared:
-        try:
-            detection = self._pipeline.detect(photograph, checkpoint=checkpoint)
-        except ImageRefused as error:
-            return _refused(source, Finding(EnrolReason.IMAGE_UNREADABLE, str(error)))
-        faces = tuple(each.face for each in detection.faces)
-        findings = self._findings(detection.faces, request.several_faces)
-        if findings:
-            return _refused(source, *findings, result=EnrolResult(EnrolOutcome.REFUSED, faces=faces))
-        result = EnrolResult(EnrolOutcome.ENROLLED, faces=faces)
-        successor = self._embedded_by_successor(photograph, checkpoint=checkpoint)
-        return _Prepared(result, source, face=detection.faces[0], successor=successor)
-
-    def _embedded_by_successor(self, photograph: bytes, *, checkpoint: Callable[[], None]) -> SuccessorVector | None:
-        """The vector of the same face by the model to which the gallery changes; it is aligned in another way."""
-        pipeline = self._successor()
-        if pipeline is None:
-            return None
-        faces = pipeline.detect(photograph, checkpoint=checkpoint).faces
-        if not faces:
-            return None
-        return SuccessorVector(
-            pipeline.embed([faces[0].crop], checkpoint=checkpoint)[0], pipeline.embedder.manifest.sha256
-        )
-
-    def _findings(self, faces: Sequence[FaceCrop], choice: SeveralFaces | None) -> tuple[Finding, ...]:
-        policy = self._gallery.policy.enrolment
-        if not faces:
-            return (Finding(EnrolReason.NO_FACE, "no face was found on the photograph"),)
-        if len(faces) > 1 and (choice or policy.several_faces) is SeveralFaces.REFUSE:
-            message = f"{len(faces)} faces were found: crop to one of them, or ask for the largest"
-            return (Finding(EnrolReason.SEVERAL_FACES, message),)
-        return quality_findings(faces[0].face.quality, policy.quality_limits)
-
-    def _embedded(self, prepared: Sequence[_Prepared], *, checkpoint: Callable[[], None]) -> tuple[_Prepared, ...]:
-        crops = [each.face.crop for each in prepared if each.face is not None]
-        if not crops:
-            return tuple(prepared)
-        vectors = iter(self._pipeline.embed(crops, checkpoint=checkpoint))
-        return tuple(each if each.face is None else replace(each, vector=next(vectors)) for each in prepared)
 
     # As the gallery stands
 
@@ -423,9 +377,15 @@ def _without(prepared: PreparedRequest, known: Mapping[str, int]) -> PreparedReq
     return replace(prepared, items=items)
 
 
-def _refused(source: str, *findings: Finding, result: EnrolResult | None = None) -> _Prepared:
-    base = result or EnrolResult(EnrolOutcome.REFUSED)
-    return _Prepared(replace(base, outcome=EnrolOutcome.REFUSED, refusals=findings), source)
+def _seen(source: str, look: Look) -> _Prepared:
+    if look.findings:
+        return _Prepared(EnrolResult(EnrolOutcome.REFUSED, refusals=look.findings, faces=look.faces), source)
+    result = EnrolResult(EnrolOutcome.ENROLLED, faces=look.faces)
+    return _Prepared(result, source, face=look.face, vector=look.vector, successor=look.successor)
+
+
+def _refused(source: str, *findings: Finding) -> _Prepared:
+    return _Prepared(EnrolResult(EnrolOutcome.REFUSED, refusals=findings), source)
 
 
 def _with_finding(prepared: _Prepared, finding: Finding, action: GuardAction) -> _Prepared:

@@ -25,6 +25,8 @@
     └── ServiceError                the caller did nothing wrong
         ├── ModelMissing            a gallery's model is not loaded in this process
         ├── DeviceUnusable          the device that was asked for is missing, or does not compute
+        ├── EngineUnusable          the engine that is to look at photographs is missing, or cannot be reached
+        ├── EngineFailed            its workers cannot look, or all of them are gone
         ├── StoreUnavailable        the database cannot be reached, is full, or is read-only
         ├── DataKeysMissing         people are encrypted, and the key store is not given or is another one
         ├── DataKeysMisplaced       keys beside the data would be in the same backup
@@ -350,6 +352,22 @@ class DeviceUnusable(ServiceError):
         super().__init__(f"no GPU can be used: {problem}; {advice}, or choose --device cpu")
         self.problem = problem
         self.advice = advice
+
+
+class EngineUnusable(ServiceError):
+    """The engine that is to look at photographs is not installed, cannot be reached, or has nothing to work with."""
+
+    reason = "ENGINE_UNUSABLE"
+
+
+class EngineFailed(ServiceError):
+    """The engine's workers cannot look at a photograph, or none of them is left. What is enrolled stays."""
+
+    reason = "ENGINE_FAILED"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the engine's workers: {problem}; run the same command again to go on")
+        self.problem = problem
 
 
 class StoreUnavailable(ServiceError):

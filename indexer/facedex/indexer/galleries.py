@@ -7,15 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from facedex.indexer.calibration.errors import NotCalibrated
+from facedex.indexer.devices import PROCESSOR, Devices
 from facedex.indexer.enroller import Enroller
 from facedex.indexer.errors import GalleryNotFound, IdentityNotFound, IdentityOnHold, InvalidArgument, ModelMissing
+from facedex.indexer.eyes import OwnEyes
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.policy import GalleryPolicy, policy_from_json, policy_to_json
 from facedex.indexer.store.records import ModelRecord
 from facedex.indexer.store.tombstones import ErasureReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from facedex.indexer.identification import Query
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from facedex.indexer.vision.manifest import EmbedderContract, ModelManifest
     from facedex.indexer.vision.pipeline import FacePipeline
     from facedex.indexer.vision.pipelines import Pipelines
+    from facedex.indexer.vision.recipe import Recipe
 
 GALLERY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 
@@ -40,11 +43,14 @@ class Galleries:
         pipeline: FacePipeline,
         pipelines: Pipelines,
         indexes: Indexes,
+        devices: Devices = PROCESSOR,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
         self._pipelines = pipelines
         self._indexes = indexes
+        self.devices = devices
+        """On which pipelines and indexes work."""
         self._galleries: dict[str, Gallery] = {}
         self._loading: Gallery | None = None
         self._enrollers: dict[int, Enroller] = {}
@@ -96,10 +102,18 @@ class Galleries:
         with self._opening:
             enroller = self._enrollers.get(gallery.record.id)
             if enroller is None or enroller.model_digest != gallery.record.model.digest:
-                pipeline = self._pipeline_of(gallery, gallery.record.model)
-                enroller = Enroller(gallery, pipeline, partial(self._successor_pipeline, gallery))
+                enroller = Enroller(gallery, self.eyes(gallery))
                 self._enrollers[gallery.record.id] = enroller
             return enroller
+
+    def eyes(self, gallery: Gallery) -> OwnEyes:
+        """What looks at photographs for enrolment. Raises ModelMissing."""
+        pipeline = self._pipeline_of(gallery, gallery.record.model)
+        return OwnEyes(pipeline, partial(self._successor_pipeline, gallery))
+
+    def recipe(self, pipelines: Sequence[FacePipeline]) -> Recipe:
+        """How another process makes the same pipelines, with the detector of all of them."""
+        return self._pipelines.recipe(pipelines)
 
     def pipeline_of(self, gallery: Gallery) -> FacePipeline:
         """The pipeline that makes probes for this gallery, with the model in force.

@@ -12,21 +12,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from facedex.indexer.cli_session import check_output, good_order, opened, progress_of, say
+from facedex.indexer.cli_session import ENGINE, RAY_ADDRESS, check_output, good_order, opened, progress_of, say
 from facedex.indexer.comparison import Agreement
 from facedex.indexer.errors import InvalidArgument, SuccessionExists
+from facedex.indexer.eyes import OwnEyes
 from facedex.indexer.galleries import model_record
 from facedex.indexer.jobs import changeover
+from facedex.indexer.jobs.engines import Engine, EngineKind, sight
 from facedex.indexer.jobs.model_rates import rates_of_both
 from facedex.indexer.jobs.reembedding import Originals, Reembedding, count_groups
-from facedex.indexer.vision.workbench import available_cores
 
 if TYPE_CHECKING:
-    from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.store.records import ModelRecord, Succession
     from facedex.indexer.store.succession_rows import SuccessionCounts
-    from facedex.indexer.vision.pipeline import FacePipeline
 
 app = typer.Typer(
     no_args_is_help=True, help="Another model for a gallery, while it answers: begin, look, cut over, finish."
@@ -46,6 +45,8 @@ def begin(
     originals: Annotated[
         Path | None, typer.Option(help="Folder of the photographs that were enrolled, under any names.")
     ] = None,
+    engine: Annotated[EngineKind, ENGINE] = EngineKind.LOCAL,
+    ray_address: Annotated[str | None, RAY_ADDRESS] = None,
     as_json: AsJson = False,
 ) -> None:
     """Gives every face a vector of the new model, from its photograph or kept crop; the old model goes on answering.
@@ -58,7 +59,15 @@ def begin(
         people = galleries.get(gallery)
         pipeline = galleries.pipeline_of_model(model)
         _begin(people, model_record(pipeline.embedder.manifest))
-        _embed_rest(galleries, people, pipeline, originals)
+        with sight(Engine(engine, ray_address, context.obj.device), galleries, OwnEyes(pipeline)) as seen:
+            work = Reembedding(
+                people.store,
+                seen,
+                galleries.contract_of,
+                originals=_originals(originals),
+                model_digest=pipeline.embedder.manifest.sha256,
+            )
+            _embed_rest(people, work)
         if not changeover.measure_scale(people):
             say("too few people have both vectors to compare the models' scores yet")
         status = _status(people)
@@ -144,11 +153,14 @@ def _begin(people: Gallery, model: ModelRecord) -> None:
         raise SuccessionExists
 
 
-def _embed_rest(galleries: Galleries, people: Gallery, pipeline: FacePipeline, folder: Path | None) -> None:
-    if folder is not None:
-        say(f"reading the photographs in {folder}")
-    originals = Originals({}) if folder is None else Originals.of_folder(folder)
-    work = Reembedding(people.store, pipeline, galleries.contract_of, originals=originals, workers=available_cores())
+def _originals(folder: Path | None) -> Originals:
+    if folder is None:
+        return Originals({})
+    say(f"reading the photographs in {folder}")
+    return Originals.of_folder(folder)
+
+
+def _embed_rest(people: Gallery, work: Reembedding) -> None:
     counts = people.store.successions.counts(people.record)
     columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

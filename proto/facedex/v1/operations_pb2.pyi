@@ -404,6 +404,7 @@ class GetServerInfoResponse(_message.Message):
     INDEX_CHECKED_TOTAL_FIELD_NUMBER: _builtins.int
     INDEX_MISSED_TOTAL_FIELD_NUMBER: _builtins.int
     PROMISES_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of facedex, as in its changelog."""
     max_image_bytes: _builtins.int
@@ -420,6 +421,8 @@ class GetServerInfoResponse(_message.Message):
     """Live searches that were done again exactly since the server started, to check the fast index."""
     index_missed_total: _builtins.int
     """Identities that an exact search found and the fast index had missed."""
+    devices: _builtins.str
+    """What detects, embeds and searches, and why that was chosen, for people: "cpu: as asked for"."""
     @_builtins.property
     def detector(self) -> Global___ModelInfo:
         """The detector that finds faces."""
@@ -451,10 +454,11 @@ class GetServerInfoResponse(_message.Message):
         index_checked_total: _builtins.int = ...,
         index_missed_total: _builtins.int = ...,
         promises: _abc.Iterable[Global___PromiseInfo] | None = ...,
+        devices: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "embedder", b"embedder", "index_checked_total", b"index_checked_total", "index_missed_total", b"index_missed_total", "indexes", b"indexes", "loaded_share", b"loaded_share", "max_concurrent_requests", b"max_concurrent_requests", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "promises", b"promises", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "devices", b"devices", "embedder", b"embedder", "index_checked_total", b"index_checked_total", "index_missed_total", b"index_missed_total", "indexes", b"indexes", "loaded_share", b"loaded_share", "max_concurrent_requests", b"max_concurrent_requests", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "promises", b"promises", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

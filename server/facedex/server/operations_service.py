@@ -62,6 +62,7 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
             indexes=[_index_info(gallery) for gallery in seen],
             index_checked_total=self._galleries.shadow.checked,
             index_missed_total=self._galleries.shadow.missed,
+            devices=str(self._galleries.devices),
             promises=[info for gallery in seen for info in _promise_infos(gallery)],
         )
 

@@ -68,6 +68,7 @@ class SelfReport:
     version: str
     detector: str
     embedder: str
+    devices: str
     loaded_share: float
     health: dict[str, str]
     galleries: tuple[GalleryReport, ...]
@@ -104,6 +105,7 @@ def report_of(
         version=info.version,
         detector=info.detector.name,
         embedder=info.embedder.name,
+        devices=info.devices,
         loaded_share=info.loaded_share,
         health=_health(channel, services, timeout_seconds),
         galleries=tuple(_galleries(channel, info.indexes, timeout_seconds)),

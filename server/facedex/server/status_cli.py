@@ -117,6 +117,7 @@ def show(report: SelfReport, console: Console) -> None:
     lock = "TLS" if report.is_encrypted else "not encrypted"
     console.print(f"[bold]facedex {report.version}[/bold] at {report.address} ({lock})", highlight=False)
     console.print(f"models: {report.detector}, {report.embedder}", highlight=False, markup=False)
+    console.print(f"device: {report.devices}", highlight=False, markup=False)
     if report.loaded_share < 1:
         console.print(f"loading: {report.loaded_share:.0%}", highlight=False)
     for service, health in report.health.items():

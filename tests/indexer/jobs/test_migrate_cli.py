@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import create_engine, select
 from tests.server.running_server import RunningServer
 from tests.waiting import wait_until
 
 from facedex.client import Client, Decision
+from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.schema import successor_vector
 from facedex.indexer.vision import models as models_module
 from facedex.indexer.vision.models import BUILTIN_EMBEDDER
 
@@ -123,6 +126,19 @@ def test_who_has_neither_photograph_nor_crop_is_listed_and_too_few_do_not_carry_
     assert (done.returncode, done.stdout) == (0, f"gallery staff stays with {BUILTIN_EMBEDDER}\n")
 
 
+@pytest.mark.timeout(240)
+def test_a_ray_makes_the_second_vectors_that_threads_make(site: Site) -> None:
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    made: list[list[bytes]] = []
+    for engine in ("ray", "local"):
+        options = ("--model", "better", "--originals", site.photographs, "--engine", engine)
+        assert site.document("migrate", "begin", "staff", *options)["embedded_templates"] == 10
+        made.append(_second_vectors(site))
+        assert site.run("migrate", "abandon", "staff").returncode == 0
+    assert made[0] == made[1]
+    assert len(made[0]) == 10
+
+
 @pytest.mark.timeout(120)
 def test_wrong_input_is_refused_in_one_line(site: Site) -> None:
     for arguments, words in (
@@ -135,6 +151,15 @@ def test_wrong_input_is_refused_in_one_line(site: Site) -> None:
         assert refused.returncode == 1
         assert words in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def _second_vectors(site: Site) -> list[bytes]:
+    engine = create_engine(sqlite_url(site.data / "facedex.db"))
+    with engine.connect() as connection:
+        found = connection.execute(select(successor_vector.c.vector).order_by(successor_vector.c.template_id))
+        vectors = [bytes(each) for each in found.scalars()]
+    engine.dispose()
+    return vectors
 
 
 def _galleries(site: Site) -> list[str]:

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facedex.indexer.enroller import no_checkpoint
+from facedex.indexer.eyes import OldPicture
 from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES
-from facedex.indexer.vision.crops import decode_crop
-from facedex.indexer.vision.errors import ImageRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from facedex.indexer.jobs.engines import Sight
     from facedex.indexer.store.records import GalleryRecord
     from facedex.indexer.store.store import Store
     from facedex.indexer.store.succession_rows import OldTemplate
     from facedex.indexer.vision.manifest import EmbedderContract
-    from facedex.indexer.vision.pipeline import FacePipeline
 
 # Templates of one transaction.
 GROUP = 64
@@ -62,32 +62,32 @@ class ReembeddedGroup:
 class Reembedding:
     """Embeds what has no vector of the new model yet, a group a transaction: after a kill, another run does the rest.
 
-    A photograph is better than a crop, which was aligned for the old model and is turned and scaled a second time.
     `contract_of` tells by the digest of a model how its crops are aligned; None where it is not installed.
     """
 
     def __init__(
         self,
         store: Store,
-        pipeline: FacePipeline,
+        sight: Sight,
         contract_of: Callable[[str], EmbedderContract | None],
         *,
         originals: Originals,
-        workers: int,
+        model_digest: str,
     ) -> None:
+        """`model_digest` is that of the new model, with which the eyes look."""
         self._store = store
-        self._pipeline = pipeline
+        self._sight = sight
         self._contract_of = contract_of
         self._originals = originals
-        self._workers = workers
+        self._model_digest = model_digest
 
     def run(self, gallery: GalleryRecord) -> Iterator[ReembeddedGroup]:
         """Yields each group when it is committed. Raises NoSuccession where the change was given up meanwhile."""
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="embed") as pool:
+        with ThreadPoolExecutor(self._sight.callers, thread_name_prefix="embed") as pool:
             for group in self._groups(gallery):
                 made = zip(group, pool.map(self._vector, group), strict=True)
                 vectors = {each.id: vector for each, vector in made if vector is not None}
-                self._store.successions.add(gallery, vectors, model_digest=self._pipeline.embedder.manifest.sha256)
+                self._store.successions.add(gallery, vectors, model_digest=self._model_digest)
                 yield ReembeddedGroup(len(vectors), len(group) - len(vectors))
 
     def _groups(self, gallery: GalleryRecord) -> Iterator[list[OldTemplate]]:
@@ -97,28 +97,9 @@ class Reembedding:
             last = group[-1].id
 
     def _vector(self, old: OldTemplate) -> NDArray[np.float32] | None:
-        crop = next((each for each in self._crops(old) if each is not None), None)
-        return None if crop is None else self._pipeline.embed([crop])[0]
-
-    def _crops(self, old: OldTemplate) -> Iterator[NDArray[np.uint8] | None]:
-        yield self._crop_of_original(old)
-        yield self._crop_of_crop(old)
-
-    def _crop_of_original(self, old: OldTemplate) -> NDArray[np.uint8] | None:
-        photograph = self._originals.of(old.source_digest)
-        if photograph is None:
-            return None
-        try:
-            faces = self._pipeline.detect(photograph).faces
-        except ImageRefused:
-            return None
-        return faces[0].crop if faces else None
-
-    def _crop_of_crop(self, old: OldTemplate) -> NDArray[np.uint8] | None:
         contract = None if old.crop is None else self._contract_of(old.crop_model)
-        if old.crop is None or contract is None:
-            return None
-        return self._pipeline.realigned(decode_crop(old.crop), contract)
+        picture = OldPicture(self._originals.of(old.source_digest), old.crop, contract)
+        return self._sight.eyes.vector_of(picture, checkpoint=no_checkpoint)
 
 
 def count_groups(groups: Iterator[ReembeddedGroup]) -> Iterator[tuple[int, int]]:

@@ -27,6 +27,14 @@ _BUILTIN_FOLDER: Final = Path(__file__).parent / "builtin"
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model: its manifest, and its network as an ONNX file, whose digest was checked."""
+
+    manifest: ModelManifest
+    graph: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """Whether one model is what its manifest says; `problem` is empty where it is."""
 
@@ -55,13 +63,13 @@ class ModelFolder:
 
     def load_detector(self, name: str) -> Detector:
         """The detector of this name, checked against its digest."""
-        manifest, graph = self._read(name, ModelKind.DETECTOR)
-        return open_detector(manifest, graph, self._runtime)
+        file = self.file(name, ModelKind.DETECTOR)
+        return open_detector(file.manifest, file.graph, self._runtime)
 
     def load_embedder(self, name: str) -> Embedder:
         """The embedder of this name, checked against its digest."""
-        manifest, graph = self._read(name, ModelKind.EMBEDDER)
-        return open_embedder(manifest, graph, self._runtime)
+        file = self.file(name, ModelKind.EMBEDDER)
+        return open_embedder(file.manifest, file.graph, self._runtime)
 
     def add(self, onnx: Path, manifest: Path) -> ModelManifest:
         """Take a model in after its digest was checked and it was tried out. The same model again changes nothing."""
@@ -92,12 +100,13 @@ class ModelFolder:
             shutil.copyfile(source, partial)
             partial.replace(target)
 
-    def _read(self, name: str, kind: ModelKind) -> tuple[ModelManifest, bytes]:
+    def file(self, name: str, kind: ModelKind) -> ModelFile:
+        """The model of this name and kind. Raises ModelError."""
         path = self._manifest_path(name)
         manifest = read_manifest(path)
         if manifest.kind is not kind:
             raise ModelNotFound(name, known=tuple(each.name for each in self.list() if each.kind is kind))
-        return manifest, _read_verified(path.with_suffix(".onnx"), manifest)
+        return ModelFile(manifest, _read_verified(path.with_suffix(".onnx"), manifest))
 
     def _manifest_path(self, name: str) -> Path:
         for path in self._manifest_paths():

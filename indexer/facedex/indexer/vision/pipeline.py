@@ -83,8 +83,12 @@ class FacePipeline:
         with self._workbench.place(checkpoint):
             return self._detect(opened, checkpoint)
 
+    def finest_side(self, longer_side: int) -> int:
+        """Longer side of the finest look at a photograph, in pixels."""
+        return self._scan.finest_side(longer_side)
+
     def _detect(self, opened: Photograph, checkpoint: Checkpoint) -> Detection:
-        finest_side = self._scan.finest_side(max(opened.width, opened.height))
+        finest_side = self.finest_side(max(opened.width, opened.height))
         view = self._view(opened, opened.strongest_reduction(finest_side))
         with self._traced(Work.DETECT):
             found = self._scan.find(view.picture, shrunk_by=view.reduction, checkpoint=checkpoint)

@@ -4,11 +4,15 @@ import threading
 from typing import TYPE_CHECKING
 
 from facedex.indexer.tracing import Traced, untraced
+from facedex.indexer.vision.manifest import ModelKind
 from facedex.indexer.vision.pipeline import FacePipeline
+from facedex.indexer.vision.recipe import Recipe
 from facedex.indexer.vision.scan import SMALLEST_FACE_PX
 from facedex.indexer.vision.workbench import Workbench
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from facedex.indexer.vision.decode import ImageLimits
     from facedex.indexer.vision.models import ModelFolder
 
@@ -50,6 +54,15 @@ class Pipelines:
                 )
                 self._loaded[embedder] = pipeline
             return pipeline
+
+    def recipe(self, pipelines: Sequence[FacePipeline]) -> Recipe:
+        """How another process makes the same pipelines."""
+        return Recipe(
+            detector=self._models.file(self._detector.manifest.name, ModelKind.DETECTOR),
+            embedders=tuple(self._models.file(each.embedder.manifest.name, ModelKind.EMBEDDER) for each in pipelines),
+            limits=self._limits,
+            smallest_face_px=self._smallest_face_px,
+        )
 
     def of_digest(self, digest: str) -> FacePipeline | None:
         """The pipeline of the embedder with this SHA-256; None where it is not installed."""
