@@ -134,6 +134,26 @@ def test_a_detector_is_learnt_and_taken(small_folder: Path, tmp_path: Path) -> N
     folder.load_detector("finder").look(np.zeros((160, 96, 3), np.uint8))
 
 
+def test_a_detector_learns_from_what_another_one_took_for_faces(small_folder: Path, tmp_path: Path) -> None:
+    """A detector that knows nothing yet sees faces everywhere; the run's folder keeps where."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert CliRunner().invoke(app, detector(small_folder, first)).exit_code == 0
+    options = ("--from", str(first / "checkpoint.pt"), "--hard-share", "0.5", "--hard-candidates", "40", "--small")
+    answer = CliRunner().invoke(app, detector(small_folder, second, *options))
+    assert answer.exit_code == 0, answer.output
+    assert set(np.load(second / "hard.npy").tolist()) <= set(range(40))
+    assert (second / "finder.onnx").stat().st_size < 0.5 * (first / "finder.onnx").stat().st_size
+    folder = ModelFolder(tmp_path / "models")
+    folder.add(second / "finder.onnx", second / "finder.toml")
+    folder.load_detector("finder").look(np.zeros((160, 96, 3), np.uint8))
+
+
+def test_hard_canvases_need_a_detector_that_errs(small_folder: Path, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, detector(small_folder, tmp_path / "run", "--hard-share", "0.5"))
+    assert answer.exit_code == 1
+    assert "--from" in answer.output
+
+
 def test_the_toy_shows_that_arcface_draws_people_together(tmp_path: Path) -> None:
     picture = tmp_path / "toy.png"
     answer = CliRunner().invoke(app, ["toy", "--output", str(picture), "--steps", "300"])
