@@ -76,8 +76,10 @@ class Row:
     false_faces: int
 
     @property
-    def false_rate(self) -> RateInterval:
-        """False faces a crop without one; 1 at most, so several on one crop count as one for the interval."""
+    def false_rate(self) -> RateInterval | None:
+        """False faces a crop without one, 1 at most; None where no crop was looked at."""
+        if not self.faceless_crops:
+            return None
         return proportion_interval(min(self.false_faces, self.faceless_crops), self.faceless_crops)
 
 
@@ -194,7 +196,7 @@ def _plain(row: Row) -> dict[str, object]:
         "median_landmark_error": row.figures.median_landmark_error,
         "faceless_crops": row.faceless_crops,
         "false_faces": row.false_faces,
-        "false_faces_a_crop": [false.estimate, false.lower, false.upper] if row.faceless_crops else None,
+        "false_faces_a_crop": None if false is None else [false.estimate, false.lower, false.upper],
     }
 
 
