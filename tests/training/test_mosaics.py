@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from facedex.indexer.vision.findings import Findings
+from facedex.training.detection.hard import draw_faceless, hard_seeds
 from facedex.training.detection.labelled import LabelledPhotographs
+from facedex.training.detection.lesson import DetectorLesson, DetectorSettings
 from facedex.training.detection.mosaics import MosaicSettings, draw_canvas
+from facedex.training.devices import Precision, Workplace
+from facedex.training.progress import Silence
 
 FACE, GROUND = 200, 50
 
@@ -55,3 +62,48 @@ def test_a_photograph_full_of_faces_has_no_ground(one_face: LabelledPhotographs)
     photographs = LabelledPhotographs(one_face.pictures, one_face.sizes, one_face.starts, full)
     canvas = draw_canvas(photographs, unweathered(faceless_share=1.0, emptied_share=0.0), np.random.default_rng(0))
     assert len(canvas.corners) or canvas.ignored.any()
+
+
+class SeesBright(nn.Module):
+    """Sure of a face, 5 or -5 as a logit, in the one cell of pictures that are brighter or darker than a level."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        brightness = pictures.mean(dim=(1, 2, 3)) * 128 + 127.5
+        return [torch.where(brightness > self.level, 5.0, -5.0)[:, None, None, None].expand(-1, 15, 1, 1)]
+
+
+def test_hard_canvases_are_those_without_a_face_on_which_one_is_seen(one_face: LabelledPhotographs) -> None:
+    settings, workplace = unweathered(), Workplace.of("cpu", Precision.FULL)
+    levels = [draw_faceless(one_face, settings, seed).pixels.mean() for seed in range(40)]
+    found = hard_seeds(SeesBright(40.0), one_face, settings, 40, workplace=workplace, observer=Silence())
+    assert found.tolist() == [seed for seed, level in enumerate(levels) if level > 40.0]
+    assert 0 < len(found) < 40
+
+
+def test_a_canvas_with_a_face_is_never_hard(one_face: LabelledPhotographs) -> None:
+    """Here the face fills the photograph, so that there is no part without."""
+    full = replace_faces(one_face, np.array([[0, 0, 120, 100]], np.float32))
+    workplace = Workplace.of("cpu", Precision.FULL)
+    found = hard_seeds(SeesBright(-1.0), full, unweathered(), 40, workplace=workplace, observer=Silence())
+    canvases = [draw_faceless(full, unweathered(), seed) for seed in range(40)]
+    with_face = {seed for seed, canvas in enumerate(canvases) if len(canvas.corners)}
+    assert with_face
+    assert not with_face & set(found.tolist())
+
+
+def test_a_share_of_a_batch_is_hard(one_face: LabelledPhotographs) -> None:
+    """All canvases hard: nothing but the score is learnt, since none of them shows a face."""
+    settings = DetectorSettings(batch=4, mosaics=unweathered(faceless_share=0.0, whole_share=1.0), hard_share=1.0)
+    chance = torch.Generator().manual_seed(0)
+    for hard, parts in ((np.array([3, 5]), {"score"}), (None, {"score", "box", "landmarks"})):
+        lesson = DetectorLesson(settings, one_face, workplace=Workplace.of("cpu", Precision.FULL), hard=hard)
+        assert lesson.losses(chance, share_done=0.0).keys() == parts
+
+
+def replace_faces(photographs: LabelledPhotographs, corners: NDArray[np.float32]) -> LabelledPhotographs:
+    faces = Findings(photographs.faces.scores, corners, photographs.faces.landmarks)
+    return LabelledPhotographs(photographs.pictures, photographs.sizes, photographs.starts, faces)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from facedex.indexer import models_cli
 from facedex.indexer.vision import models
 from facedex.indexer.vision.models import BUILTIN_EMBEDDER, ModelFolder
 from facedex.training.cli import app
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where `facedex-index --data` points."""
+
+    data: Path
+
 
 TINY = ("--backbone", "tiny", "--dimension", "16", "--batch", "8", "--threads", "1")
 
@@ -32,6 +42,14 @@ def detector(photographs: Path, run: Path, *options: str, samples: int = 12) -> 
     return ["detector", str(photographs), *place, "--batch", "4", "--side", "96", "--threads", "1", *options]
 
 
+def added(data: Path, model: Path) -> ModelFolder:
+    """What `facedex-index models add` made of an exported model, with no further words."""
+    place = ("add", str(model.with_suffix(".onnx")), "--manifest", str(model.with_suffix(".toml")))
+    answer = CliRunner().invoke(models_cli.app, place, obj=Place(data))
+    assert answer.exit_code == 0, answer.output
+    return ModelFolder(data / "models")
+
+
 def averaged_weights(run: Path) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = torch.load(run / "checkpoint.pt", weights_only=True)["averaged"]
     return weights
@@ -41,12 +59,13 @@ def test_a_folder_of_people_becomes_a_model_and_a_corrupt_photograph_is_reported
     small_folder: Path, tmp_path: Path
 ) -> None:
     arguments = embedder(small_folder, tmp_path / "run", "--held-out", str(small_folder), "--int8", "--mirror")
+    begin = time.process_time()
     answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0, answer.output
+    assert time.process_time() - begin < 60, "from photographs to an exported model in a minute of one core"
     assert "corrupt.jpg is left out" in answer.output
     assert "rank-1" in answer.output
-    folder = ModelFolder(tmp_path / "models")
-    folder.add(tmp_path / "run" / "small.onnx", tmp_path / "run" / "small.toml")
+    folder = added(tmp_path / "data", tmp_path / "run" / "small")
     crop = np.full((112, 112, 3), 90, np.uint8)
     assert folder.load_embedder("small").embed(crop).shape == (16,)
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
@@ -129,9 +148,27 @@ def test_a_detector_is_learnt_and_taken(small_folder: Path, tmp_path: Path) -> N
     assert answer.exit_code == 0, answer.output
     assert "corrupt.jpg is left out" in answer.output
     assert "main face found" in answer.output
-    folder = ModelFolder(tmp_path / "models")
-    folder.add(run / "finder.onnx", run / "finder.toml")
+    folder = added(tmp_path / "data", run / "finder")
     folder.load_detector("finder").look(np.zeros((160, 96, 3), np.uint8))
+
+
+def test_a_detector_learns_from_what_another_one_took_for_faces(small_folder: Path, tmp_path: Path) -> None:
+    """A detector that knows nothing yet sees faces everywhere; the run's folder keeps where."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert CliRunner().invoke(app, detector(small_folder, first)).exit_code == 0
+    options = ("--from", str(first / "checkpoint.pt"), "--hard-share", "0.5", "--hard-candidates", "40", "--small")
+    answer = CliRunner().invoke(app, detector(small_folder, second, *options))
+    assert answer.exit_code == 0, answer.output
+    assert set(np.load(second / "hard.npy").tolist()) <= set(range(40))
+    assert (second / "finder.onnx").stat().st_size < 0.5 * (first / "finder.onnx").stat().st_size
+    folder = added(tmp_path / "data", second / "finder")
+    folder.load_detector("finder").look(np.zeros((160, 96, 3), np.uint8))
+
+
+def test_hard_canvases_need_a_detector_that_errs(small_folder: Path, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, detector(small_folder, tmp_path / "run", "--hard-share", "0.5"))
+    assert answer.exit_code == 1
+    assert "--from" in answer.output
 
 
 def test_the_toy_shows_that_arcface_draws_people_together(tmp_path: Path) -> None:

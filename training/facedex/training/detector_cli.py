@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,12 +28,14 @@ from facedex.training.cli_session import (
     scan_of,
     workplace_of,
 )
+from facedex.training.detection.hard import hard_seeds
 from facedex.training.detection.labelled import LabelledPhotographs, label_photographs, open_labelled
 from facedex.training.detection.lesson import DetectorLesson, DetectorSettings
 from facedex.training.detection.mosaics import MosaicSettings, draw_canvas
-from facedex.training.detection.network import YuNetOutputs, output_names
-from facedex.training.devices import Precision
-from facedex.training.export import Terms, detector_manifest, onnx_of, prove, quantised, write_model
+from facedex.training.detection.network import FaceFinder, YuNetOutputs, output_names
+from facedex.training.devices import Precision, Workplace
+from facedex.training.errors import SettingsInvalid
+from facedex.training.export import Terms, detector_manifest, onnx_of, prove, quantised, stored_smaller, write_model
 from facedex.training.held_out import DetectorFigures, evaluate_detector, pictures_below
 from facedex.training.loop import Loop, LoopSettings, start_from
 from facedex.training.progress import Bars, Observer
@@ -54,10 +57,17 @@ def train_detector(  # noqa: PLR0913  (a command has as many options as it has)
     batch: Annotated[int, typer.Option(min=1, help="Canvases at once.")] = 32,
     side: Annotated[int, typer.Option(min=64, help="Side of a canvas, a multiple of 32.")] = 256,
     large_side: Annotated[int | None, typer.Option(help="Side in the last third of the run, for large faces.")] = None,
+    hard_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Canvases without a face on which the detector of --from sees one.")
+    ] = 0.0,
+    hard_candidates: Annotated[int, typer.Option(min=1, help="Canvases that are tried to find those.")] = 20_000,
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = 4e-3,
     seed: Annotated[int, typer.Option(help="Another number gives another run.")] = 0,
     score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Faces below are not reported.")] = 0.6,
     int8: Annotated[bool, typer.Option("--int8", help="Write the model in 8 bits: a third of the size.")] = False,
+    small: Annotated[
+        bool, typer.Option("--small", help="Store weights in 16 and 8 bits and compute in 32: less than half the size.")
+    ] = False,
     device: Device = None,
     precision: InPrecision = Precision.AUTO,
     threads: Threads = None,
@@ -66,7 +76,8 @@ def train_detector(  # noqa: PLR0913  (a command has as many options as it has)
     commercial_use: CommercialUse = False,
 ) -> None:
     """Trains a detector on what a teacher finds; run again after an interruption, it goes on. Exports and measures it."""
-    settings = DetectorSettings(batch=batch, mosaics=MosaicSettings(side=side), large_side=large_side)
+    mosaics = MosaicSettings(side=side)
+    settings = DetectorSettings(batch=batch, mosaics=mosaics, large_side=large_side, hard_share=hard_share)
     pace = LoopSettings(
         steps=max(1, samples // batch),
         learning_rate=learning_rate,
@@ -78,13 +89,21 @@ def train_detector(  # noqa: PLR0913  (a command has as many options as it has)
         scan = scan_of(teacher, BUILTIN_DETECTOR)
         torch.manual_seed(seed)  # layers draw their first weights from torch's own generator
         labelled = _labelled(photographs, run / "photographs", scan, observer)
-        lesson = DetectorLesson(settings, labelled, workplace=workplace)
+
+        def mined() -> NDArray[np.int64]:
+            finder = _erring(start, workplace)
+            return hard_seeds(finder, labelled, mosaics, hard_candidates, workplace=workplace, observer=observer)
+
+        hard = _remembered(run / "hard.npy", mined) if hard_share else None
+        lesson = DetectorLesson(settings, labelled, workplace=workplace, hard=hard)
         if start is not None:
             start_from(start, lesson.student)
         finder = Loop(lesson, pace, folder=run, workplace=workplace).run(observer)
         graph = detector_graph(finder)
         if int8:
             graph = quantised(graph, _samples(labelled))
+        elif small:
+            graph = stored_smaller(graph)
         terms = Terms(name, licence, commercial_use)
         manifest = detector_manifest(graph, terms, score_threshold=score_threshold, smallest_face_px=_SMALLEST_FACE_PX)
         write_model(output, graph, manifest)
@@ -117,6 +136,23 @@ def _labelled(photographs: Path, folder: Path, teacher: Scan, observer: Observer
     """Those of an earlier call, where it finished them."""
     there = open_labelled(folder, photographs)
     return label_photographs(photographs, folder, teacher, observer) if there is None else there
+
+
+def _remembered(file: Path, mine: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """What an earlier call wrote, where it finished it."""
+    if not file.exists():
+        partial = file.with_suffix(".part.npy")
+        np.save(partial, mine())
+        partial.replace(file)
+    return np.asarray(np.load(file), np.int64)
+
+
+def _erring(start: Path | None, workplace: Workplace) -> nn.Module:
+    if start is None:
+        raise SettingsInvalid("--hard-share needs a detector that errs: name its weights with --from")
+    finder = FaceFinder().to(workplace.device)
+    start_from(start, finder)
+    return finder
 
 
 def _print_figures(figures: DetectorFigures) -> None:

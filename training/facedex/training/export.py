@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
@@ -29,6 +31,9 @@ OPSET: Final = 17
 TOLERANCE: Final = 1e-4
 """How far a component of a unit vector, or a detector's output relative to its largest, may be from torch's."""
 _INPUT: Final = "input"
+_LEAST_IN_16_BITS: Final = 256
+_LEAST_IN_8_BITS: Final = 30_000
+"""Weights of a layer: large layers have many to average over, and are most of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,47 @@ def quantised(graph: bytes, samples: NDArray[np.float32]) -> bytes:
             op_types_to_quantize=["Conv", "Gemm", "Add", "MatMul"],
         )
         return small.read_bytes()
+
+
+def stored_smaller(graph: bytes) -> bytes:
+    """The same network with its weights stored in 16 bits, and those of large layers in 8: 2.3 times as small or more.
+
+    onnxruntime widens them once, when it opens the file, and computes in 32 bits as before: just as fast, and closer to
+    the original than a network whose layers hand each other 8 bits.
+    """
+    model = onnx.load_from_string(graph)
+    kernels = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    widened: list[onnx.NodeProto] = []
+    for tensor in [each for each in model.graph.initializer if each.name in kernels]:
+        weights = numpy_helper.to_array(tensor)
+        if weights.size < _LEAST_IN_16_BITS:
+            continue
+        model.graph.initializer.remove(tensor)
+        stored, nodes = (
+            _in_8_bits(tensor.name, weights) if weights.size >= _LEAST_IN_8_BITS else _in_16_bits(tensor.name, weights)
+        )
+        model.graph.initializer.extend(stored)
+        widened += nodes
+    for place, node in enumerate(widened):
+        model.graph.node.insert(place, node)
+    onnx.checker.check_model(model)
+    smaller: bytes = model.SerializeToString()
+    return smaller
+
+
+def _in_16_bits(name: str, weights: NDArray[np.float32]) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    stored = numpy_helper.from_array(weights.astype(np.float16), f"{name}_stored")
+    return [stored], [helper.make_node("Cast", [stored.name], [name], to=onnx.TensorProto.FLOAT)]
+
+
+def _in_8_bits(name: str, weights: NDArray[np.float32]) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    """Each output channel has a scale of its own: its largest weight is 127."""
+    largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True)
+    scales = np.maximum(largest / 127, np.finfo(np.float32).tiny).astype(np.float32)
+    stored = numpy_helper.from_array(np.rint(weights / scales).astype(np.int8), f"{name}_stored")
+    scale = numpy_helper.from_array(scales, f"{name}_scale")
+    wide = helper.make_node("Cast", [stored.name], [f"{name}_wide"], to=onnx.TensorProto.FLOAT)
+    return [stored, scale], [wide, helper.make_node("Mul", [f"{name}_wide", scale.name], [name])]
 
 
 class _Samples:

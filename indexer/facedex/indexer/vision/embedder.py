@@ -41,17 +41,20 @@ class Embedder:
 
     def embed(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The unit vector (dimension,) of an aligned crop (height × width × 3, BGR). `ModelUnusable` if it has none."""
-        vector = self._run(crop)
-        if self._contract.mirror_average:
-            vector = vector + self._run(crop[:, ::-1])
-        return self._unit(vector)
+        tensor = tensor_of(crop, self.manifest.input)
+        if not self._contract.mirror_average:
+            return self._unit(self._run(tensor)[0])
+        mirrored = tensor[:, :, :, ::-1]
+        if self._network.takes_several:  # a tenth faster than one after the other
+            both = self._run(np.concatenate([tensor, mirrored]))
+            return self._unit(both[0] + both[1])
+        return self._unit(self._run(tensor)[0] + self._run(np.ascontiguousarray(mirrored))[0])
 
     def embed_together(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """The unit vectors (n, dimension) of aligned crops, in one run of the network; at least one crop."""
         views = [crop[:, ::-1] for crop in crops] if self._contract.mirror_average else []
         tensors = np.concatenate([tensor_of(each, self.manifest.input) for each in (*crops, *views)])
-        (output,) = self._network.run(tensors).values()
-        vectors = self._checked(output, len(tensors))
+        vectors = self._run(tensors)
         summed = vectors[: len(crops)] + vectors[len(crops) :] if views else vectors
         unit: NDArray[np.float32] = np.stack([self._unit(vector) for vector in summed])
         return unit
@@ -61,18 +64,15 @@ class Embedder:
         noise = np.random.default_rng(20260101).integers(0, 256, (self._contract.height, self._contract.width, 3))
         self.embed(noise.astype(np.uint8))
 
-    def _run(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (output,) = self._network.run(tensor_of(crop, self.manifest.input)).values()
-        return self._checked(output, 1).reshape(-1)
-
-    def _checked(self, output: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        """Vectors (count, dimension), of the length that the manifest promises."""
-        if output.size != count * self._contract.dimension:
+    def _run(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors (n, dimension), of the length that the manifest promises."""
+        (output,) = self._network.run(tensors).values()
+        if output.size != len(tensors) * self._contract.dimension:
             raise ModelUnusable(
                 self.manifest.name,
-                f"its vectors have {output.size // count} components, not {self._contract.dimension}",
+                f"its vectors have {output.size // len(tensors)} components, not {self._contract.dimension}",
             )
-        return output.reshape(count, -1)
+        return output.reshape(len(tensors), -1)
 
     def _unit(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         length = float(np.linalg.norm(vector.astype(np.float64)))

@@ -35,6 +35,11 @@ class FaceNetwork(Protocol):
         """Pictures that gain by being run together; 1 where none do."""
         ...
 
+    @property
+    def takes_several(self) -> bool:
+        """Whether it takes more than one picture at once, whether they gain by it or not."""
+        ...
+
     def run(self, tensor: Tensor) -> dict[str, Tensor]:
         """Outputs by name, for pictures (n, 3, height, width). `ModelUnusable` where the network refuses the input."""
         ...
@@ -83,7 +88,8 @@ class Network:
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise ModelUnusable(self.name, "it must have one input of batch × 3 × height × width")
         self._input_name: str = inputs[0].name
-        _, _, height, width = inputs[0].shape
+        batch, _, height, width = inputs[0].shape
+        self.takes_several = not isinstance(batch, int)
         return (width, height) if isinstance(width, int) and isinstance(height, int) else None
 
 

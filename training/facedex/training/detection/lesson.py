@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
+from facedex.training.detection.hard import draw_faceless
 from facedex.training.detection.labelled import LabelledPhotographs
 from facedex.training.detection.losses import landmark_loss, overlaps_of, score_loss
 from facedex.training.detection.mosaics import Canvas, MosaicSettings, draw_canvas
@@ -28,6 +30,8 @@ class DetectorSettings:
     landmark_weight: float = 20.0
     large_side: int | None = None
     """Side of the canvas in the last third, for large faces; else that of the beginning."""
+    hard_share: float = 0.0
+    """Of a batch, canvases without a face on which the detector saw one before the run."""
     workers: int = 1
     """Threads that draw canvases."""
 
@@ -35,9 +39,17 @@ class DetectorSettings:
 class DetectorLesson:
     """A `Lesson`: batches of mosaics."""
 
-    def __init__(self, settings: DetectorSettings, photographs: LabelledPhotographs, *, workplace: Workplace) -> None:
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        photographs: LabelledPhotographs,
+        *,
+        workplace: Workplace,
+        hard: NDArray[np.int64] | None = None,
+    ) -> None:
         self.settings = settings
         self._photographs = photographs
+        self._hard = np.zeros(0, np.int64) if hard is None else hard
         self._workplace = workplace
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="mosaics")
         self.student = FaceFinder().to(workplace.device)
@@ -60,14 +72,17 @@ class DetectorLesson:
         settings = self.settings.mosaics
         large = self.settings.large_side
         if large is not None and share_done >= 2 / 3:
-            settings = MosaicSettings(side=large, smallest_face_px=settings.smallest_face_px)
+            settings = replace(settings, side=large)
         count = max(2, round(self.settings.batch * (self.settings.mosaics.side / settings.side) ** 2))
         seeds: list[int] = torch.randint(2**31, (count,), generator=chance, device=chance.device).tolist()
+        hard = round(self.settings.hard_share * count) if len(self._hard) else 0
 
-        def drawn(seed: int) -> Canvas:
-            return draw_canvas(self._photographs, settings, np.random.default_rng(seed))
+        def drawn(number: int) -> Canvas:
+            if number < hard:
+                return draw_faceless(self._photographs, settings, int(self._hard[seeds[number] % len(self._hard)]))
+            return draw_canvas(self._photographs, settings, np.random.default_rng(seeds[number]))
 
-        return list(self._pool.map(drawn, seeds))
+        return list(self._pool.map(drawn, range(count)))
 
     def _of_cells(self, cells: Tensor, targets: _Batch) -> dict[str, Tensor]:
         if not bool(targets.is_face.any()):

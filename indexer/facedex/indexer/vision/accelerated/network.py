@@ -40,6 +40,7 @@ class DeviceNetwork:
         self.output_names = like.output_names
         self.input_size = like.input_size
         self.most_at_once = most_at_once
+        self.takes_several = most_at_once > 1
         self.precision = engines[0].precision
         self._batches = Batches(engines, most_at_once=most_at_once)
 
