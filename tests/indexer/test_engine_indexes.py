@@ -172,6 +172,7 @@ def test_how_far_the_engine_is_is_only_noted_when_it_shows_everything(house: Hou
     filled(house)
     gallery.catch_up()
     (name,) = late.engines
+    noted = 0
     for _ in range(200):
         gallery.deliver()
         noted = house.store.delivered_revision(gallery.record.id, name)
