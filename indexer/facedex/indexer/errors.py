@@ -435,14 +435,12 @@ class DataKeysReplaced(ServiceError):
 
 
 class TemplateSecretMissing(ServiceError):
-    """Vectors of a gallery are transformed, and the secret of the transforms was not given."""
+    """Vectors are transformed, or are to be, and the secret that this needs was not given."""
 
     reason = "TEMPLATE_SECRET_MISSING"
 
     def __init__(self, problem: str) -> None:
-        super().__init__(
-            f"{problem}; give --template-secret (FACEDEX_TEMPLATE_SECRET) the file with this installation's"
-        )
+        super().__init__(f"{problem}: give --template-secret (FACEDEX_TEMPLATE_SECRET) the file with it")
 
 
 class TemplateSecretWrong(ServiceError):

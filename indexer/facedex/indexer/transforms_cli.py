@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from facedex.indexer.cli_session import dealt_with, good_order, opened_store, say
+from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.jobs.key_rotation import KeyRotation
 from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.transforms import new_secret
@@ -38,6 +39,10 @@ OWNER_ONLY = 0o600
 def make_secret(file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)]) -> None:
     """Writes a new secret for --template-secret, readable by its owner alone. Keep it apart from data and data keys."""
     with good_order():
+        if file.exists():
+            raise InvalidArgument(
+                "FILE", f"{file} is there already, and a secret is never overwritten: name another one"
+            )
         file.touch(OWNER_ONLY, exist_ok=False)
         file.write_text(f"{new_secret()}\n", "ascii")
     say(f"wrote {file}: who loses it loses every vector that is transformed with it, so keep a copy elsewhere")
@@ -51,7 +56,10 @@ def show(context: typer.Context, *, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([asdict(each) | {"since": each.since.isoformat()} for each in statements], indent=2))
         return
-    table = Table("gallery", "vectors", "since", "people so", "otherwise", title="Transforms")
+    if not statements:
+        print("no gallery has a transform")
+        return
+    table = Table("gallery", "vectors", "since", "people", "others still otherwise", title="Transforms")
     for each in statements:
         kind = "transformed" if each.has_transform else "as they are"
         table.add_row(each.gallery, kind, f"{each.since:%Y-%m-%d %H:%M} UTC", str(each.under_it), str(each.others))

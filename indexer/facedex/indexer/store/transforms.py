@@ -40,8 +40,10 @@ class Transforms:
 
     def renew(self, place: KeyPlace) -> TransformRecord:
         """A new transform for a gallery: vectors under keys that are made from now on get it."""
+        if self._secret is None:
+            raise TemplateSecretMissing("a transform needs a secret, which facedex-index transforms make-secret makes")
         seed = secrets.token_bytes(SEED_BYTES)
-        return self._added(place, seed, _proof(self._needed_secret(), seed))
+        return self._added(place, seed, _proof(self._secret, seed))
 
     def drop(self, place: KeyPlace) -> TransformRecord:
         """Vectors under keys that are made from now on are stored as they are."""
@@ -61,7 +63,7 @@ class Transforms:
 
     def _needed_secret(self) -> bytes:
         if self._secret is None:
-            raise TemplateSecretMissing("vectors are transformed")
+            raise TemplateSecretMissing("vectors are transformed with this installation's secret")
         return self._secret
 
 
