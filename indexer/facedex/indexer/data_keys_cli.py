@@ -103,6 +103,10 @@ def _remarks(statement: KeyStatement) -> list[str]:
         remarks.append(f"the oldest key in use is of {statement.oldest_at:%Y-%m-%d %H:%M} UTC")
     if statement.open:
         remarks.append(f"{statement.open} people are not encrypted: run facedex-index encrypt")
+    if statement.unnamed:
+        remarks.append(
+            f"{statement.unnamed} keys are nobody's: made ahead and not used; a start of a later day destroys them"
+        )
     if statement.unreadable:
         remarks.append(f"{statement.unreadable} people cannot be read: their keys are gone")
     return remarks
