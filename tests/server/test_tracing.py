@@ -22,6 +22,7 @@ IDENTIFY = "facedex.v1.IdentificationService/Identify"
 TRACE, CALLERS_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 NAMES = (b"ada-7341", b"Ada Lovelace", b"building-seven")
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+EVERY_CALL = {"OTEL_TRACES_SAMPLER": "parentbased_always_on"}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def collector() -> Iterator[Collector]:
 def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
     """A server that tells a collector of its calls, with somebody enrolled."""
     data = tmp_path_factory.mktemp("traced") / "data"
-    running = RunningServer(data, "--otlp-endpoint", collector.endpoint, environment=SOON)
+    running = RunningServer(data, "--otlp-endpoint", collector.endpoint, environment=SOON | EVERY_CALL)
     with Wire(running.address) as wire:
         wire.galleries.CreateGallery(
             gallery_pb2.CreateGalleryRequest(gallery=gallery_pb2.Gallery(name="building-seven"))
@@ -103,6 +104,22 @@ def test_whom_nobody_wants_to_see_is_in_no_trace(traced: Wire, collector: Collec
     assert not [each for each in collector.spans if "Health" in each.name or each.trace_id == "7" * 32]
     # The threads that follow the change log read all the time, and of no call.
     assert not [each for each in collector.spans if not each.is_server and each.parent_id == ""]
+
+
+def test_a_tenth_of_the_calls_is_traced_if_nothing_else_is_said_and_all_that_their_callers_trace(
+    tmp_path: Path,
+) -> None:
+    with Collector() as collector:
+        running = RunningServer(tmp_path / "data", "--otlp-endpoint", collector.endpoint, environment=SOON)
+        with Wire(running.address) as wire:
+            for _ in range(200):
+                wire.info()
+            wire.galleries.ListGalleries(
+                gallery_pb2.ListGalleriesRequest(), metadata=(("traceparent", f"00-{TRACE}-{CALLERS_SPAN}-01"),)
+            )
+        collector.trace_of(lambda each: each.trace_id == TRACE)
+        assert running.stop() == 0
+        assert 1 <= len([each for each in collector.spans if each.name.endswith("GetServerInfo")]) <= 60
 
 
 def test_no_span_tells_of_anybody(traced: Wire, collector: Collector) -> None:
