@@ -205,6 +205,13 @@ def test_a_row_that_the_engine_lost_is_found_by_the_check_and_comes_back_with_a_
     assert answers(gallery) == answers(house.gallery)
 
 
+def test_an_engine_that_lost_everything_is_filled_anew_by_the_next_server(house: House, late: LateEngines) -> None:
+    filled(house)
+    delivered(server(house, late))
+    late.engines.clear()
+    assert answers(server(house, late)) == answers(house.gallery)
+
+
 def test_somebody_who_haunts_the_engine_is_returned_by_nobody_and_goes_with_a_rebuild(
     house: House, late: LateEngines
 ) -> None:

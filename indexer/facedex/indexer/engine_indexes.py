@@ -51,9 +51,12 @@ class EngineIndexes(Indexes):
         return self.in_memory(gallery) if part else self._index(gallery, is_anew=True)
 
     def opened(self, gallery: GalleryRecord) -> OpenedIndex:
-        """Over the collection as any server left it."""
+        """Over the collection as any server left it; one that has lost rows since is filled from the beginning."""
         revision = self._store.delivered_revision(gallery.id, self._name(gallery))
-        return OpenedIndex(self._index(gallery), revision)
+        index = self._index(gallery)
+        # Each change behind that revision adds one template at most.
+        is_complete = len(index) + gallery.revision - revision >= gallery.template_count
+        return OpenedIndex(index, revision if is_complete else 0)
 
     def frozen(self, gallery: GalleryRecord, opened: OpenedIndex) -> Snapshot | None:  # noqa: ARG002  (none is written)
         return None

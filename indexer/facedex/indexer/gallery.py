@@ -239,11 +239,12 @@ class Gallery:
 
     def deliver(self) -> None:
         """Sends what a vector engine does not have yet, where there is one, and notes how far it is when it has all."""
-        revision = self._revision
-        if self._index.deliver():
-            self._indexes.note_delivered(self._record, revision)
-        if self._successor is not None:
-            self._successor.deliver()
+        with self._applying:  # of one moment, for another model may be about to take its place
+            record, index, revision, successor = self._record, self._index, self._revision, self._successor
+        if index.deliver():
+            self._indexes.note_delivered(record, revision)
+        if successor is not None:
+            successor.deliver()
 
     @contextmanager
     def held(self) -> Generator[HeldGallery]:
