@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from facedex.indexer.indexes import Indexes, OpenedIndex, lowest_score
 from facedex.indexer.search.engine_index import EngineIndex
+from facedex.indexer.search.remote import Judgement
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from pathlib import Path
 
     from facedex.indexer.search.gallery_index import GalleryIndex
     from facedex.indexer.search.remote import Engine
+    from facedex.indexer.search.segment import Rows
     from facedex.indexer.search.snapshot import Snapshot
     from facedex.indexer.store.records import GalleryRecord
     from facedex.indexer.store.store import Store
@@ -93,14 +97,19 @@ class EngineIndexes(Indexes):
         return EngineIndex(
             gallery.model.dimension,
             self._engines.opened(self._name(gallery), gallery.model.dimension),
-            self._alive,
+            partial(self._judged, gallery.model.digest),
             digester=self._store.digester(gallery.model.digest),
             operating_score=lowest_score(gallery),
             is_anew=is_anew,
         )
 
-    def _alive(self, template_ids: Collection[int]) -> Collection[int]:
-        return self._store.identities_of(set(template_ids)).keys()
+    def _judged(self, model_digest: str, rows: Rows) -> Judgement:
+        """A row is genuine where it has the seal of its template: who can write into the engine can make none."""
+        seals = self._store.seals(rows.template_ids.tolist(), model_digest)
+        made = rows.seals(self._store.digester(model_digest))
+        numbers = rows.template_ids.tolist()
+        genuine = [seals.get(number) == seal for number, seal in zip(numbers, made, strict=True)]
+        return Judgement(np.array([number in seals for number in numbers], np.bool_), np.array(genuine, np.bool_))
 
     @property
     def _prefix(self) -> str:

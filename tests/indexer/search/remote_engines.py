@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.indexer.search.oracle import DIMENSION
 
 from facedex.indexer.search.exact import exact_scores
-from facedex.indexer.search.remote import Engine, RemoteIndex
+from facedex.indexer.search.remote import Engine, Judgement, RemoteIndex
 from facedex.indexer.search.segment import Rows
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 
@@ -21,7 +21,7 @@ class Kept:
 
     def __init__(self, dimension: int, engine: Engine) -> None:
         self.living: set[int] = set()
-        self.index = RemoteIndex(dimension, engine, self._alive)
+        self.index = RemoteIndex(dimension, engine, self._judged)
 
     @property
     def dimension(self) -> int:
@@ -45,8 +45,9 @@ class Kept:
     ) -> list[tuple[Hit, ...]]:
         return self.index.search(probes, limit=limit, min_score=min_score, scope=scope)
 
-    def _alive(self, template_ids: Collection[int]) -> set[int]:
-        return self.living & set(template_ids)
+    def _judged(self, rows: Rows) -> Judgement:
+        known = np.array([number in self.living for number in rows.template_ids.tolist()], np.bool_)
+        return Judgement(known, known)
 
 
 class LateEngine:

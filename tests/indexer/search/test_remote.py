@@ -10,13 +10,19 @@ from hypothesis import strategies as st
 from tests.indexer.search.oracle import DIMENSION, Oracle, unit_vectors
 from tests.indexer.search.remote_engines import Kept, LateEngine
 
-from facedex.indexer.search.remote import RemoteIndex, Standing
+from facedex.indexer.search.remote import Judgement, RemoteIndex, Standing
+from facedex.indexer.search.segment import Rows
 from facedex.indexer.search.template_index import EVERYBODY, Scope
 
 VECTORS = unit_vectors(300, seed=11)
 VECTORS[20:60] = VECTORS[0]  # ties, and one person with more templates than the engine gives at once
 
 change = st.tuples(st.sampled_from(["add", "add", "erase"]), st.integers(1, 40))
+
+
+def believed(rows: Rows) -> Judgement:
+    """Says of everything that it is so."""
+    return Judgement(np.ones(len(rows), np.bool_), np.ones(len(rows), np.bool_))
 
 
 def engine_with(seed: int) -> LateEngine:
@@ -58,7 +64,7 @@ def test_an_index_that_trusts_its_engine_would_return_the_erased() -> None:
     wrong = 0
     for seed in range(20):
         engine = engine_with(seed)
-        index = RemoteIndex(DIMENSION, engine, lambda numbers: numbers)
+        index = RemoteIndex(DIMENSION, engine, believed)
         index.add([1, 2], [1, 2], VECTORS[:2])
         index.deliver()
         index.erase([1])

@@ -10,13 +10,13 @@ import numpy as np
 from facedex.indexer.errors import EngineUnavailable
 from facedex.indexer.search.code_choice import CodeChoice
 from facedex.indexer.search.exact import Block
-from facedex.indexer.search.remote import RemoteIndex, Standing
+from facedex.indexer.search.remote import Judgement, RemoteIndex, Standing
 from facedex.indexer.search.segment import HALF, Rows
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 from facedex.indexer.set_digest import EMPTY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ BETWEEN_ROUNDS_SECONDS: Final = 0.05
 
 
 class EngineIndex:
-    """A `GalleryIndex` over an `Engine`; `alive` tells which templates the store holds.
+    """A `GalleryIndex` over an `Engine`; `judge` holds rows against the store.
 
     Examinations read all rows from the engine, so they cost what it takes to move them here. With `is_anew`, rows that the
     engine holds already are sent again: whatever they were, they are right then.
@@ -40,15 +40,15 @@ class EngineIndex:
         self,
         dimension: int,
         engine: Engine,
-        alive: Callable[[Collection[int]], Collection[int]],
+        judge: Callable[[Rows], Judgement],
         *,
         digester: TemplateDigester,
         operating_score: float,
         is_anew: bool = False,
     ) -> None:
         self._engine = engine
-        self._alive = alive
-        self._remote = RemoteIndex(dimension, engine, alive, is_anew=is_anew)
+        self._judge = judge
+        self._remote = RemoteIndex(dimension, engine, judge, is_anew=is_anew)
         self._digester = digester
         self._operating_score = operating_score
         self._count: int | None = None
@@ -97,8 +97,7 @@ class EngineIndex:
         """
         self._await_delivery()
         for rows in self._engine.pages():
-            numbers = rows.template_ids.tolist()
-            strays = sorted(set(numbers) - set(self._alive(numbers)))
+            strays = rows.template_ids[~self._judge(rows).known].tolist()
             if strays:
                 self.erase(strays)
         self._await_delivery()

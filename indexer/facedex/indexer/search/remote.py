@@ -19,7 +19,7 @@ from facedex.indexer.search.segment import Rows
 from facedex.indexer.search.template_index import EVERYBODY, Hit, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -75,10 +75,18 @@ class Standing:
     undead: int
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the store says of rows (n,): which templates it holds, and of which of those the row is what it holds."""
+
+    known: NDArray[np.bool_]
+    genuine: NDArray[np.bool_]
+
+
 class RemoteIndex:
     """A `TemplateIndex` over an `Engine`.
 
-    `alive` tells which templates the store holds. `deliver` sends what changed and takes note of what has arrived; until
+    `judge` holds rows against the store. `deliver` sends what changed and takes note of what has arrived; until
     then it is kept in memory, so it is called again and again. With `is_anew`, what the engine shows already is sent again.
     """
 
@@ -86,14 +94,14 @@ class RemoteIndex:
         self,
         dimension: int,
         engine: Engine,
-        alive: Callable[[Collection[int]], Collection[int]],
+        judge: Callable[[Rows], Judgement],
         *,
         is_anew: bool = False,
     ) -> None:
         self._is_anew = is_anew
         self._dimension = dimension
         self._engine = engine
-        self._alive = alive
+        self._judge = judge
         self._unseen = ExactIndex(dimension)
         self._undead: set[int] = set()
         self._outgoing: dict[int, tuple[int, NDArray[np.float32]]] = {}
@@ -111,13 +119,14 @@ class RemoteIndex:
     def __len__(self) -> int:
         """Exact when all has been delivered; the engine itself counts what it holds."""
         with self._changing:
-            shown = self._engine.count() - len(self._engine.held(sorted({*self._outgoing, *self._undead})))
-            return shown + len(self._unseen)
+            hidden = len(self._engine.held(sorted({*self._outgoing, *self._undead})))
+            return self._engine.count() - hidden + len(self._unseen)
 
     def add(self, template_ids: Sequence[int], identity_ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
         with self._changing:
-            held = set[int]() if self._is_anew else self._engine.held(template_ids) - self._undead
-            fresh = np.array([each not in held and each not in self._outgoing for each in template_ids], np.bool_)
+            given = zip(template_ids, zip(identity_ids, vectors, strict=True), strict=True)
+            shown = set[int]() if self._is_anew else self._shown(dict(given)) - self._undead
+            fresh = np.array([each not in shown and each not in self._outgoing for each in template_ids], np.bool_)
             numbers = np.asarray(template_ids, np.int64)[fresh].tolist()
             identities = np.asarray(identity_ids, np.int64)[fresh].tolist()
             rows = np.array(vectors[fresh], np.float32)
@@ -142,7 +151,7 @@ class RemoteIndex:
             self._engine.upsert(_rows(outgoing))
         if undead:
             self._engine.delete(undead)
-        shown = self._engine.held(list(outgoing))
+        shown = self._shown(outgoing)
         haunting = self._engine.held(undead)
         with self._changing:
             arrived = [number for number in shown if number in self._outgoing]
@@ -151,6 +160,16 @@ class RemoteIndex:
             self._unseen.erase(arrived)
             self._undead -= set(undead) - haunting
         return self.standing
+
+    def _shown(self, rows: Mapping[int, tuple[int, NDArray[np.float32]]]) -> set[int]:
+        """Which of these the engine shows as they are: an engine that outlived an older copy of the store has others."""
+        found = self._engine.rows(list(rows))
+        people = zip(found.template_ids.tolist(), found.identity_ids.tolist(), found.vectors, strict=True)
+        return {
+            number
+            for number, identity_id, vector in people
+            if rows[number][0] == identity_id and np.array_equal(rows[number][1], vector)
+        }
 
     def search(
         self, probes: NDArray[np.float32], *, limit: int, min_score: float = -1.0, scope: Scope = EVERYBODY
@@ -199,15 +218,15 @@ class RemoteIndex:
         return self._living(rows.taken(are_first(rows.template_ids)))
 
     def _living(self, rows: Rows) -> Rows:
-        """Without the erased; those that the engine should have forgotten are deleted there again."""
+        """Those that are as the store holds them; whom it does not hold at all is deleted in the engine again."""
         with self._changing:
             undead = set(self._undead)
-        asked = [number for number in rows.template_ids.tolist() if number not in undead]
-        living = set(self._alive(asked))
-        haunting = [number for number in asked if number not in living]
+        rows = rows.taken(np.array([number not in undead for number in rows.template_ids.tolist()], np.bool_))
+        judgement = self._judge(rows)
+        haunting = rows.template_ids[~judgement.known].tolist()
         if haunting:
             self.erase(haunting)
-        return rows.taken(np.array([number in living for number in rows.template_ids.tolist()], np.bool_))
+        return rows.taken(judgement.genuine)
 
 
 def _parts(scope: Scope) -> Iterator[Scope]:

@@ -43,11 +43,18 @@ class Rows:
     def taken(self, which: NDArray[Any]) -> Rows:
         return Rows(self.template_ids[which], self.identity_ids[which], self.vectors[which])
 
+    def seals(self, digester: TemplateDigester) -> Iterator[bytes]:
+        """The seal of each."""
+        halves = self.vectors.astype(HALF)
+        return (
+            digester.seal(identity, half.tobytes())
+            for identity, half in zip(self.identity_ids.tolist(), halves, strict=True)
+        )
+
     def members(self, digester: TemplateDigester) -> Iterator[bytes]:
         """The member digest of each."""
-        halves = self.vectors.astype(HALF)
-        numbers = zip(self.template_ids.tolist(), self.identity_ids.tolist(), halves, strict=True)
-        return (digester.of(template, identity, half.tobytes()) for template, identity, half in numbers)
+        numbers = zip(self.template_ids.tolist(), self.seals(digester), strict=True)
+        return (digester.member(template, seal) for template, seal in numbers)
 
     @classmethod
     def joined(cls, parts: Sequence[Rows], kept: Sequence[NDArray[np.int64]]) -> Rows:

@@ -28,7 +28,7 @@ from facedex.indexer.store.records import (
     TemplateRecord,
     as_utc,
 )
-from facedex.indexer.store.schema import gallery, identity, template
+from facedex.indexer.store.schema import gallery, identity, successor_vector, template
 from facedex.indexer.store.sealing import VECTOR, Place
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ VECTOR_DTYPE = np.dtype("<f2")
 
 # SQLite takes 32 766 parameters in a statement, PostgreSQL 65 535.
 MAX_PARAMETERS = 10_000
+SEALS = select(template.c.id.label("number"), template.c.seal).where(
+    template.c.id.in_(bindparam("numbers", expanding=True)), template.c.model_digest == bindparam("model")
+)
+SUCCESSOR_SEALS = select(successor_vector.c.template_id.label("number"), successor_vector.c.seal).where(
+    successor_vector.c.template_id.in_(bindparam("numbers", expanding=True)),
+    successor_vector.c.model_digest == bindparam("model"),
+)
 # The one read of every answer: composed once, since composing it took longer than the database takes to answer it.
 BY_TEMPLATE = (
     select(template.c.id.label("template_id"), identity)
@@ -141,6 +148,17 @@ def select_by_template(connection: Connection, template_ids: Iterable[int]) -> d
     parts = [wanted[start : start + MAX_PARAMETERS] for start in range(0, len(wanted), MAX_PARAMETERS)]
     rows = (row for part in parts for row in connection.execute(BY_TEMPLATE, {"template_ids": part}))
     return {row.template_id: _identity(row) for row in rows}
+
+
+def select_seals(connection: Connection, template_ids: Sequence[int], model_digest: str) -> dict[int, bytes]:
+    """Template → the seal on its vector by a model, be it the gallery's or that to which it changes. Erased ones are missing."""
+    seals: dict[int, bytes] = {}
+    for start in range(0, len(template_ids), MAX_PARAMETERS):
+        wanted = {"numbers": template_ids[start : start + MAX_PARAMETERS], "model": model_digest}
+        seals |= {row.number: row.seal for row in connection.execute(SEALS, wanted)}
+        if len(seals) < start + len(wanted["numbers"]):
+            seals |= {row.number: row.seal for row in connection.execute(SUCCESSOR_SEALS, wanted)}
+    return seals
 
 
 def select_sources(connection: Connection, identity_id: int, model_digest: str) -> dict[str, int]:

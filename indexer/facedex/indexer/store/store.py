@@ -440,6 +440,13 @@ class Store:
         with self._reading() as connection:
             return identity_rows.select_by_template(connection, wanted)
 
+    def seals(self, template_ids: Sequence[int], model_digest: str) -> dict[int, bytes]:
+        """Template → the seal on its vector by this model; templates that are erased, or have none, are missing."""
+        if not template_ids:
+            return {}
+        with self._reading() as connection:
+            return identity_rows.select_seals(connection, template_ids, model_digest)
+
     def sources(self, gallery: GalleryRecord, external_id: str) -> dict[str, int]:
         """Digest of photograph → template, for an identity that may not exist yet, or no longer."""
         return self.sources_among(gallery, [external_id]).get(external_id, {})
