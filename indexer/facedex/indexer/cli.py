@@ -30,7 +30,7 @@ from facedex.indexer import (
     models_cli,
     transforms_cli,
 )
-from facedex.indexer.cli_session import good_order, opened
+from facedex.indexer.cli_session import DATA_KEYS, MILVUS, TEMPLATE_SECRET, good_order, opened
 from facedex.indexer.devices import DeviceChoice
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER
@@ -94,30 +94,9 @@ def program(  # noqa: PLR0913  (the options of all commands)
     embedder: Annotated[
         str, typer.Option(envvar="FACEDEX_EMBEDDER", help="Model of new galleries.")
     ] = BUILTIN_EMBEDDER,
-    data_keys: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FACEDEX_DATA_KEYS",
-            metavar="DIR_OR_URL",
-            help="Encrypt faces, each person's under a key of their own, kept there.",
-        ),
-    ] = None,
-    template_secret: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="FACEDEX_TEMPLATE_SECRET",
-            metavar="FILE",
-            help="Secret of galleries whose vectors are transformed (facedex-index transforms).",
-        ),
-    ] = None,
-    milvus: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FACEDEX_MILVUS",
-            metavar="ADDRESS",
-            help="http://HOST:19530 of a Milvus that holds and searches vectors, or a file for Milvus Lite.",
-        ),
-    ] = None,
+    data_keys: Annotated[str | None, DATA_KEYS] = None,
+    template_secret: Annotated[Path | None, TEMPLATE_SECRET] = None,
+    milvus: Annotated[str | None, MILVUS] = None,
     device: Annotated[
         DeviceChoice, typer.Option(envvar="FACEDEX_DEVICE", help="What detects, embeds and searches.")
     ] = DeviceChoice.CPU,

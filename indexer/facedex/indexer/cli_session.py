@@ -35,6 +35,22 @@ FAILED = 1
 INTERRUPTED = 130
 
 
+# What the server has too.
+DATA_KEYS: Final = typer.Option(
+    envvar="FACEDEX_DATA_KEYS",
+    metavar="DIR_OR_URL",
+    help="Encrypt faces, each person's under a key of their own, kept there.",
+)
+TEMPLATE_SECRET: Final = typer.Option(
+    envvar="FACEDEX_TEMPLATE_SECRET",
+    metavar="FILE",
+    help="Secret of galleries whose vectors are transformed (facedex-index transforms).",
+)
+MILVUS: Final = typer.Option(
+    envvar="FACEDEX_MILVUS",
+    metavar="ADDRESS",
+    help="http://HOST:19530 of a Milvus that holds and searches vectors, or a file for Milvus Lite.",
+)
 ENGINE: Final = typer.Option(help="What looks at the photographs: threads here, or the workers of a Ray.")
 RAY_ADDRESS: Final = typer.Option(
     envvar="RAY_ADDRESS",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from facedex.indexer.cli_session import DATA_KEYS, MILVUS, TEMPLATE_SECRET
 from facedex.indexer.devices import DeviceChoice
 from facedex.indexer.errors import IndexerError
 from facedex.indexer.vision.decode import ImageLimits
@@ -105,30 +106,9 @@ def serve_command(
     check_every: Annotated[
         int, typer.Option(envvar="FACEDEX_CHECK_EVERY", min=0, help="One search in so many is checked by an exact one.")
     ] = 1_000,
-    milvus: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FACEDEX_MILVUS",
-            metavar="ADDRESS",
-            help="http://HOST:19530 of a Milvus that holds and searches vectors, or a file for Milvus Lite.",
-        ),
-    ] = None,
-    data_keys: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FACEDEX_DATA_KEYS",
-            metavar="DIR_OR_URL",
-            help="Encrypt faces, each person's under a key of their own, kept there.",
-        ),
-    ] = None,
-    template_secret: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="FACEDEX_TEMPLATE_SECRET",
-            metavar="FILE",
-            help="Secret of galleries whose vectors are transformed (facedex-index transforms).",
-        ),
-    ] = None,
+    milvus: Annotated[str | None, MILVUS] = None,
+    data_keys: Annotated[str | None, DATA_KEYS] = None,
+    template_secret: Annotated[Path | None, TEMPLATE_SECRET] = None,
     erasure_horizon_seconds: Annotated[
         float,
         typer.Option(
