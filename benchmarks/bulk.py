@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -148,20 +148,26 @@ def _throughput(way: str, rounds: list[float]) -> Throughput:
 # Photographs
 
 
+@contextmanager
+def _assembled(data: Path) -> Generator[Galleries]:
+    """The galleries of a folder, with the built-in models."""
+    with closing(Store.open(sqlite_url(data / "facedex.db"))) as store:
+        yield assemble_galleries(
+            store,
+            data=data,
+            detector=BUILTIN_DETECTOR,
+            embedder=BUILTIN_EMBEDDER,
+            limits=ImageLimits(),
+            workers=available_cores(),
+        )
+
+
 def _photograph_rates(people: Path, photographs: list[Path], site: Path, rounds: int) -> list[Throughput]:
     bare, enrolled = [], []
     for turn in range(rounds):
         data = site / f"turn-{turn}"
         data.mkdir()
-        with closing(Store.open(sqlite_url(data / "facedex.db"))) as store:
-            galleries = assemble_galleries(
-                store,
-                data=data,
-                detector=BUILTIN_DETECTOR,
-                embedder=BUILTIN_EMBEDDER,
-                limits=ImageLimits(),
-                workers=available_cores(),
-            )
+        with _assembled(data) as galleries:
             bare.append(_bare(galleries, photographs))
             enrolled.append(_enrolled(galleries, people, len(photographs)))
     return [_throughput("photographs, bare pipeline", bare), _throughput("photographs, enrolled", enrolled)]
@@ -197,15 +203,7 @@ def _enrolled(galleries: Galleries, people: Path, count: int) -> float:
 def _parts(people: Path, photographs: list[Path], data: Path) -> Parts:
     """Each part by itself, photograph after photograph; what enrolment takes beyond them all are rows."""
     data.mkdir()
-    with closing(Store.open(sqlite_url(data / "facedex.db"))) as store:
-        galleries = assemble_galleries(
-            store,
-            data=data,
-            detector=BUILTIN_DETECTOR,
-            embedder=BUILTIN_EMBEDDER,
-            limits=ImageLimits(),
-            workers=available_cores(),
-        )
+    with _assembled(data) as galleries:
         pipeline = galleries.pipeline
         decoding = _processor_seconds(lambda: [_decoded(each, pipeline) for each in photographs])
         crops: list[NDArray[np.uint8]] = []
