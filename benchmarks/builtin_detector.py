@@ -29,9 +29,17 @@ from facedex.indexer.vision import builtin
 from facedex.indexer.vision.detector import Detector
 from facedex.indexer.vision.findings import Findings
 from facedex.indexer.vision.manifest import ModelManifest
-from facedex.indexer.vision.models import BUILTIN_DETECTOR, read_manifest
+from facedex.indexer.vision.models import (
+    BUILTIN_DETECTOR,
+    ModelFile,
+    open_detector,
+    open_refiner,
+    read_manifest,
+    read_model,
+)
 from facedex.indexer.vision.network import Network, open_with_free_size
 from facedex.indexer.vision.pipeline import unhurried
+from facedex.indexer.vision.refiner import Refiner
 from facedex.indexer.vision.scan import Scan
 from facedex.training.held_out import DetectorFigures, evaluate_detector
 
@@ -48,15 +56,16 @@ MOST_FALSE_FACES = 0.01
 class RememberingDetector(Detector):
     """Looks once at each picture: whoever asks again is told the same."""
 
-    def __init__(self, manifest: ModelManifest, network: Network) -> None:
-        super().__init__(manifest, network)
+    def __init__(self, manifest: ModelManifest, network: Network, refiner: Refiner | None) -> None:
+        super().__init__(manifest, network, refiner)
         self._seen: dict[bytes, Findings] = {}
 
     @staticmethod
     def of(file: Path) -> RememberingDetector:
         """The detector of an ONNX file with its manifest beside it."""
-        manifest = read_manifest(file.with_suffix(".toml"))
-        return RememberingDetector(manifest, open_with_free_size(manifest.name, file.read_bytes(), manifest.input))
+        model = _model(file)
+        network = open_with_free_size(model.manifest.name, model.graph, model.manifest.input)
+        return RememberingDetector(model.manifest, network, open_refiner(model))
 
     def look(self, picture: NDArray[np.uint8]) -> Findings:
         key = sha256(picture.tobytes() + bytes(str(picture.shape), "ascii")).digest()
@@ -118,12 +127,13 @@ def _rows(files: dict[str, Path], teacher: Path, photographs: Sequence[Photograp
     """The teacher looks once, for all of them; nothing is remembered from one size to the next."""
     taught = Scan(RememberingDetector.of(teacher))
     crops = list(faceless_crops(taught, photographs, side)) if side else []
-    return [_row(name, Scan(_detector(file)), taught, photographs, crops, side) for name, file in files.items()]
+    return [
+        _row(name, Scan(open_detector(_model(file))), taught, photographs, crops, side) for name, file in files.items()
+    ]
 
 
-def _detector(file: Path) -> Detector:
-    manifest = read_manifest(file.with_suffix(".toml"))
-    return Detector(manifest, open_with_free_size(manifest.name, file.read_bytes(), manifest.input))
+def _model(file: Path) -> ModelFile:
+    return read_model(file, read_manifest(file.with_suffix(".toml")))
 
 
 def _row(
@@ -164,7 +174,7 @@ def scaled(path: Path, side: int) -> NDArray[np.uint8]:
 
 
 def _on_article(file: Path, folder: Path) -> Article:
-    own = Scan(_detector(file))
+    own = Scan(open_detector(_model(file)))
     photographs = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in {".jpg", ".jpeg", ".png"}]
     found = [len(own.find(scaled(path, 0), shrunk_by=1, checkpoint=unhurried)) for path in photographs]
     return Article(len(found), sum(count > 0 for count in found))
@@ -173,7 +183,9 @@ def _on_article(file: Path, folder: Path) -> Article:
 def _bars(name: str, file: Path, rows: Sequence[Row], article: Article | None) -> list[Bar]:
     own = [row for row in rows if row.name == name]
     crops, false = (sum(getattr(row, each) for row in own) for each in ("faceless_crops", "false_faces"))
-    bars = [Bar("bytes of the file", Side.AT_MOST, LARGEST_FILE_BYTES, file.stat().st_size)]
+    model = _model(file)
+    size = len(model.graph) + len(model.refiner or b"")
+    bars = [Bar("bytes of its files", Side.AT_MOST, LARGEST_FILE_BYTES, size)]
     for row in own:
         where = f"{row.longer_side} px" if row.longer_side else "as they are"
         bars.append(Bar(f"main face found, {where}", Side.AT_LEAST, LEAST_FOUND, row.figures.found_rate.estimate))

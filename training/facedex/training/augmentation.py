@@ -37,14 +37,18 @@ class Augmentation:
 
 
 class Augmenter:
-    """Makes views of 112 × 112 of stored crops of 144 × 144, each another one."""
+    """Makes views of 112 × 112 of stored crops of 144 × 144, each another one; or only weathers views of another side."""
 
-    def __init__(self, settings: Augmentation, device: torch.device) -> None:
+    def __init__(self, settings: Augmentation, device: torch.device, *, side: int = SIDE) -> None:
         self._settings = settings
         self._device = device
+        self._side = side
 
     def __call__(self, crops: Tensor, chance: Generator) -> Tensor:
-        views = self._placed(crops, chance)
+        return self.weathered(self._placed(crops, chance), chance)
+
+    def weathered(self, views: Tensor, chance: Generator) -> Tensor:
+        """Views (n, 3, side, side), worse than they were; nothing moves."""
         for share, change in (
             (self._settings.coarse_share, self._coarse),
             (self._settings.blurred_share, self._blurred),
@@ -69,7 +73,7 @@ class Augmenter:
         return sampled(crops, rows.reshape(count, 2, 3), side=SIDE)
 
     def _coarse(self, views: Tensor, chance: Generator) -> Tensor:
-        side = int(torch.randint(28, 80, (1,), generator=chance, device=self._device))
+        side = int(torch.randint(self._part(28), self._part(80), (1,), generator=chance, device=self._device))
         small = functional.interpolate(views, size=(side, side), mode="bilinear", antialias=True)
         return functional.interpolate(small, size=views.shape[2:], mode="bilinear")
 
@@ -91,15 +95,19 @@ class Augmenter:
 
     def _covered(self, views: Tensor, chance: Generator) -> Tensor:
         """One rectangle of one grey over each face."""
-        places = torch.arange(SIDE, device=self._device)
+        places = torch.arange(self._side, device=self._device)
         covered = [self._stretch(chance, len(views), places) for _ in range(2)]
         mask = (covered[0][:, :, None] & covered[1][:, None, :])[:, None]
         return torch.where(mask, self._per_face(chance, len(views), 0, 255), views)
 
     def _stretch(self, chance: Generator, count: int, places: Tensor) -> Tensor:
-        start = self._uniform(chance, count, 0, SIDE - 40)[:, None]
-        length = self._uniform(chance, count, 10, 40)[:, None]
+        start = self._uniform(chance, count, 0, self._side - self._part(40))[:, None]
+        length = self._uniform(chance, count, self._part(10), self._part(40))[:, None]
         return (places >= start) & (places < start + length)
+
+    def _part(self, pixels: int) -> int:
+        """So many pixels of a view of 112, in pixels of a view."""
+        return round(pixels * self._side / SIDE)
 
     def _lit(self, views: Tensor, chance: Generator) -> Tensor:
         count, settings = len(views), self._settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from facedex.training import detector_cli, embedder_cli, import_cli, toy_cli
+from facedex.training import detector_cli, embedder_cli, import_cli, refiner_cli, toy_cli
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,7 @@ app = typer.Typer(
 app.command("toy")(toy_cli.draw_toy)
 app.command("embedder")(embedder_cli.train_embedder)
 app.command("detector")(detector_cli.train_detector)
+app.command("refiner")(refiner_cli.train_refiner)
 app.command("import")(import_cli.import_model)
 
 

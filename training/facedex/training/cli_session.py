@@ -13,7 +13,15 @@ from rich.console import Console
 
 from facedex.indexer.errors import IndexerError
 from facedex.indexer.vision.errors import VisionError
-from facedex.indexer.vision.models import ModelFolder, open_detector, read_manifest
+from facedex.indexer.vision.manifest import ModelKind
+from facedex.indexer.vision.models import (
+    BUILTIN_DETECTOR,
+    ModelFile,
+    ModelFolder,
+    open_detector,
+    read_manifest,
+    read_model,
+)
 from facedex.indexer.vision.scan import Scan
 from facedex.training.devices import Precision, Workplace
 from facedex.training.errors import TrainingError
@@ -50,9 +58,14 @@ def workplace_of(device: str | None, precision: Precision, threads: int | None) 
 
 def scan_of(detector: Path | None, builtin: str) -> Scan:
     """A detector's file with its manifest beside it, or the built-in one."""
+    return Scan(open_detector(detector_file(detector, builtin)))
+
+
+def detector_file(detector: Path | None, builtin: str = BUILTIN_DETECTOR) -> ModelFile:
+    """A detector's file with its manifest beside it, or the built-in one."""
     if detector is None:
-        return Scan(ModelFolder(Path()).load_detector(builtin))
-    return Scan(open_detector(read_manifest(detector.with_suffix(".toml")), detector.read_bytes()))
+        return ModelFolder(Path()).file(builtin, ModelKind.DETECTOR)
+    return read_model(detector, read_manifest(detector.with_suffix(".toml")))
 
 
 @contextmanager

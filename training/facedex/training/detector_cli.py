@@ -12,7 +12,8 @@ import typer
 from numpy.typing import NDArray
 from torch import nn
 
-from facedex.indexer.vision.models import BUILTIN_DETECTOR, open_detector, read_manifest
+from facedex.indexer.vision.manifest import ChannelOrder, DetectorContract, ModelInput
+from facedex.indexer.vision.models import BUILTIN_DETECTOR, open_detector
 from facedex.indexer.vision.scan import Scan
 from facedex.training.cli_session import (
     UNSTATED,
@@ -32,7 +33,7 @@ from facedex.training.detection.hard import hard_seeds
 from facedex.training.detection.labelled import LabelledPhotographs, label_photographs, open_labelled
 from facedex.training.detection.lesson import DetectorLesson, DetectorSettings
 from facedex.training.detection.mosaics import MosaicSettings, draw_canvas
-from facedex.training.detection.network import FaceFinder, YuNetOutputs, output_names
+from facedex.training.detection.network import STRIDES, FaceFinder, YuNetOutputs, output_names
 from facedex.training.devices import Precision, Workplace
 from facedex.training.errors import SettingsInvalid
 from facedex.training.export import Terms, detector_manifest, onnx_of, prove, quantised, stored_smaller, write_model
@@ -41,7 +42,10 @@ from facedex.training.loop import Loop, LoopSettings, start_from
 from facedex.training.progress import Bars, Observer
 
 _CALIBRATION_CANVASES = 64
-_SMALLEST_FACE_PX = 12
+_SMALLEST_FACE_PX = 12.0
+_NMS_IOU = 0.3
+_MULTIPLE_OF = 32
+_INPUT = ModelInput(ChannelOrder.BGR, mean=127.5, scale=1 / 128)
 
 
 def train_detector(  # noqa: PLR0913  (a command has as many options as it has)
@@ -105,13 +109,14 @@ def train_detector(  # noqa: PLR0913  (a command has as many options as it has)
         elif small:
             graph = stored_smaller(graph)
         terms = Terms(name, licence, commercial_use)
-        manifest = detector_manifest(graph, terms, score_threshold=score_threshold, smallest_face_px=_SMALLEST_FACE_PX)
-        write_model(output, graph, manifest)
+        contract = DetectorContract(_MULTIPLE_OF, STRIDES, score_threshold, _NMS_IOU, _SMALLEST_FACE_PX, refiner=None)
+        manifest = detector_manifest(graph, terms, _INPUT, contract)
+        written = write_model(output, graph, manifest)
     say(f"wrote {output / name}.onnx ({len(graph) / 1e6:.2f} MB) and {output / name}.toml")
     if held_out is not None:
         with good_order(), Bars.shown() as observer:
-            own = Scan(open_detector(read_manifest(output / f"{name}.toml"), graph))
-            _print_figures(evaluate_detector(own, scan, pictures_below(held_out, observer)))
+            own = Scan(open_detector(written))
+            print_figures(evaluate_detector(own, scan, pictures_below(held_out, observer)))
 
 
 def detector_graph(finder: nn.Module) -> bytes:
@@ -155,7 +160,7 @@ def _erring(start: Path | None, workplace: Workplace) -> nn.Module:
     return finder
 
 
-def _print_figures(figures: DetectorFigures) -> None:
+def print_figures(figures: DetectorFigures) -> None:
     rate = figures.found_rate
     say(
         f"main face found on {rate.estimate:.1%} of {figures.photographs} photographs (95 %: {rate.lower:.1%} to "

@@ -23,8 +23,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facedex.indexer.vision.manifest import ModelKind, ModelManifest, parse_manifest
-from facedex.indexer.vision.models import open_detector, open_embedder, sha256_of
+from facedex.indexer.vision.manifest import DetectorContract, ModelInput, ModelKind, RefinerContract, parse_manifest
+from facedex.indexer.vision.models import ModelFile, refiner_beside, sha256_of, try_out
 from facedex.training.errors import ExportDiffers
 
 OPSET: Final = 17
@@ -142,7 +142,7 @@ def quantised(graph: bytes, samples: NDArray[np.float32]) -> bytes:
         return small.read_bytes()
 
 
-def stored_smaller(graph: bytes) -> bytes:
+def stored_smaller(graph: bytes, *, least_in_8_bits: int = _LEAST_IN_8_BITS) -> bytes:
     """The same network with its weights stored in 16 bits, and those of large layers in 8: 2.3 times as small or more.
 
     onnxruntime widens them once, when it opens the file, and computes in 32 bits as before: just as fast, and closer to
@@ -150,15 +150,15 @@ def stored_smaller(graph: bytes) -> bytes:
     """
     model = onnx.load_from_string(graph)
     kernels = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    matrices = {node.input[1] for node in model.graph.node if node.op_type == "Gemm"}
     widened: list[onnx.NodeProto] = []
-    for tensor in [each for each in model.graph.initializer if each.name in kernels]:
+    for tensor in [each for each in model.graph.initializer if each.name in kernels | matrices]:
         weights = numpy_helper.to_array(tensor)
         if weights.size < _LEAST_IN_16_BITS:
             continue
         model.graph.initializer.remove(tensor)
-        stored, nodes = (
-            _in_8_bits(tensor.name, weights) if weights.size >= _LEAST_IN_8_BITS else _in_16_bits(tensor.name, weights)
-        )
+        is_large = tensor.name in kernels and weights.size >= least_in_8_bits
+        stored, nodes = _in_8_bits(tensor.name, weights) if is_large else _in_16_bits(tensor.name, weights)
         model.graph.initializer.extend(stored)
         widened += nodes
     for place, node in enumerate(widened):
@@ -216,36 +216,55 @@ mirror_average = {str(mirror_average).lower()}
 """
 
 
-def detector_manifest(graph: bytes, terms: Terms, *, score_threshold: float, smallest_face_px: float) -> str:
-    """The manifest of a network with YuNet's outputs."""
+def detector_manifest(graph: bytes, terms: Terms, model_input: ModelInput, contract: DetectorContract) -> str:
+    """The manifest of a network with YuNet's outputs, and of its refiner where the contract has one."""
     return f"""\
 {_head(graph, terms, ModelKind.DETECTOR)}
 [input]
-channels = "BGR"
-mean = 127.5                     # (pixel - mean) * scale
-scale = 0.0078125
-multiple_of = 32                 # width and height
+{_input(model_input)}
+multiple_of = {contract.multiple_of}                 # width and height
 
 [output]
 layout = "yunet"                 # cls, obj, bbox, kps at each stride; score = sqrt(cls * obj)
-strides = [8, 16, 32]
-score_threshold = {score_threshold:g}
-nms_iou = 0.3
-smallest_face_px = {smallest_face_px:g}            # found reliably from this side on
+strides = [{", ".join(str(each) for each in contract.strides)}]
+score_threshold = {contract.score_threshold:g}
+nms_iou = {contract.nms_iou:g}
+smallest_face_px = {contract.smallest_face_px:g}            # found reliably from this side on
+{_refiner(terms.name, contract.refiner)}"""
+
+
+def _refiner(name: str, contract: RefinerContract | None) -> str:
+    if contract is None:
+        return ""
+    points = ", ".join(f"[{x:.4f}, {y:.4f}]" for x, y in contract.alignment)
+    return f"""
+[refiner]                        # {name}.refiner.onnx looks at each face again
+sha256 = "{contract.sha256}"
+{_input(contract.input)}
+side = {contract.side}
+points = [{points}]
+score_threshold = {contract.score_threshold:g}
 """
 
 
-def write_model(folder: Path, graph: bytes, manifest: str) -> ModelManifest:
-    """`NAME.onnx` and `NAME.toml`, after facedex itself has opened the model and tried it out."""
-    described = parse_manifest(manifest)
-    if described.kind is ModelKind.EMBEDDER:
-        open_embedder(described, graph).try_out()
-    else:
-        open_detector(described, graph).try_out()
+def _input(model_input: ModelInput) -> str:
+    return f"""\
+channels = "{model_input.channels}"
+mean = {model_input.mean:g}                     # (pixel - mean) * scale
+scale = {model_input.scale!r}"""
+
+
+def write_model(folder: Path, graph: bytes, manifest: str, *, refiner: bytes | None = None) -> ModelFile:
+    """`NAME.onnx`, `NAME.toml` and the refiner's file, after facedex itself has opened the model and tried it out."""
+    file = ModelFile(parse_manifest(manifest), graph, refiner)
+    try_out(file)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{described.name}.onnx").write_bytes(graph)
-    (folder / f"{described.name}.toml").write_text(manifest, encoding="utf-8")
-    return described
+    onnx_file = folder / f"{file.manifest.name}.onnx"
+    onnx_file.write_bytes(graph)
+    if refiner is not None:
+        refiner_beside(onnx_file).write_bytes(refiner)
+    onnx_file.with_suffix(".toml").write_text(manifest, encoding="utf-8")
+    return file
 
 
 def _head(graph: bytes, terms: Terms, kind: ModelKind) -> str:

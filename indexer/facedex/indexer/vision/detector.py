@@ -1,10 +1,11 @@
-"""One look of a YuNet-type detector at one picture: from pixels to findings.
+"""One look of a YuNet-type detector at one picture: from pixels to findings. Some look at each face a second time.
 
 The layout is that of YuNet (Wu, Peng & Yu, Machine Intelligence Research 20, 2023): at each stride s, and for each cell
 (column c, row r) of s × s pixels, the outputs `cls_s` and `obj_s` (score = √(cls·obj)), `bbox_s` (offset of the centre
 and logarithm of the size, in strides) and `kps_s` (five offsets, in strides).
 """
 
+from dataclasses import replace
 from typing import Final
 
 import cv2
@@ -15,6 +16,7 @@ from facedex.indexer.vision.errors import ModelUnusable
 from facedex.indexer.vision.findings import Findings, Floats, join
 from facedex.indexer.vision.manifest import DetectorContract, ModelManifest
 from facedex.indexer.vision.network import FaceNetwork, tensor_of
+from facedex.indexer.vision.refiner import Refiner
 
 _LARGEST_SIZE_LOGARITHM: Final = 8.0
 """A box of e⁸ strides is larger than any picture; it keeps the exponential finite."""
@@ -23,12 +25,13 @@ _LARGEST_SIZE_LOGARITHM: Final = 8.0
 class Detector:
     """Finds faces of about 10 px and more. Any number of threads may use it at the same time."""
 
-    def __init__(self, manifest: ModelManifest, network: FaceNetwork) -> None:
+    def __init__(self, manifest: ModelManifest, network: FaceNetwork, refiner: Refiner | None = None) -> None:
         if manifest.detector is None:
             raise ModelUnusable(manifest.name, "it is no detector")
         self.manifest = manifest
         self._contract: DetectorContract = manifest.detector
         self._network = network
+        self._refiner = refiner
         self._check_outputs()
 
     @property
@@ -40,6 +43,11 @@ class Detector:
         """Width and height, where the network takes no others."""
         return self._network.input_size
 
+    def with_threshold(self, score: float) -> "Detector":
+        """The same networks; what scores less than this is not reported."""
+        contract = replace(self._contract, score_threshold=score)
+        return Detector(replace(self.manifest, detector=contract), self._network, self._refiner)
+
     def look(self, picture: NDArray[np.uint8]) -> Findings:
         """Findings above the score threshold, overlapping, in pixels of the picture (height × width × 3, BGR)."""
         canvas = self._on_canvas(picture)
@@ -49,9 +57,15 @@ class Detector:
             [self._read_stride(outputs, stride, width // stride, height // stride) for stride in self._contract.strides]
         )
 
+    def refine(self, picture: NDArray[np.uint8], found: Findings) -> Findings:
+        """What is left of findings after a second look at each, where the detector has one."""
+        return found if self._refiner is None else self._refiner.refine(picture, found)
+
     def try_out(self) -> None:
         """Look at an empty picture; `ModelUnusable` where the outputs are not those of the layout."""
         self.look(np.zeros((320, 320, 3), dtype=np.uint8))
+        if self._refiner is not None:
+            self._refiner.try_out()
 
     def _check_outputs(self) -> None:
         wanted = {f"{part}_{stride}" for stride in self._contract.strides for part in ("cls", "obj", "bbox", "kps")}

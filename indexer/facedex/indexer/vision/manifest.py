@@ -13,6 +13,8 @@ from facedex.indexer.vision.face import Landmarks
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
+_SHA256 = r"[0-9a-f]{64}"
+
 
 class ModelKind(StrEnum):
     """What a network is for."""
@@ -47,6 +49,24 @@ class ModelInput:
 
 
 @dataclass(frozen=True, slots=True)
+class RefinerContract:
+    """The second network of a detector, which looks at each face that the first one found. Its file is NAME.refiner.onnx.
+
+    Its outputs are `landmarks` (n, 5, 2), in pixels of its crop, and `score` (n, 1).
+    """
+
+    sha256: str
+    """Digest of its file, 64 lower-case hexadecimal digits."""
+    input: ModelInput
+    side: int
+    """Width and height of its crops."""
+    alignment: Landmarks
+    """Where the first one's landmarks lie on a crop."""
+    score_threshold: float
+    """What scores less is no face after all."""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorContract:
     """The rest of a detector's manifest. The one layout is YuNet's: cls, obj, bbox and kps at each stride."""
 
@@ -59,6 +79,7 @@ class DetectorContract:
     """Of two boxes that overlap more than this, one goes."""
     smallest_face_px: float
     """Shorter side of the smallest face that is found reliably, at the input."""
+    refiner: RefinerContract | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +122,11 @@ class ModelManifest:
         return self.embedder.dimension if self.embedder else 0
 
     @property
+    def refiner(self) -> RefinerContract | None:
+        """What the second network of a detector is, where it has one."""
+        return self.detector.refiner if self.detector else None
+
+    @property
     def default_threshold(self) -> float | None:
         return self.embedder.default_threshold if self.embedder else None
 
@@ -125,9 +151,9 @@ def _manifest(table: "_Table") -> ModelManifest:
     model_input = _read_input(fields)
     detector, embedder = read_contract(table, fields)
     manifest = ModelManifest(
-        name=table.matching("name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"),
+        name=table.matching("name", r"(?!.*\.refiner$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}"),
         kind=kind,
-        sha256=table.matching("sha256", r"[0-9a-f]{64}"),
+        sha256=table.matching("sha256", _SHA256),
         licence=table.text("licence"),
         commercial_use=table.truth("commercial_use"),
         source=table.text("source"),
@@ -157,9 +183,24 @@ def _read_detector(table: "_Table", fields: "_Table") -> tuple[DetectorContract,
         score_threshold=output.number("score_threshold", 0, 1, default=0.6),
         nms_iou=output.number("nms_iou", 0, 1, default=0.3),
         smallest_face_px=output.number("smallest_face_px", 1, 640, default=16),
+        refiner=_read_refiner(table.table("refiner", default={})),
     )
     output.refuse_unknown()
     return contract, None
+
+
+def _read_refiner(table: "_Table") -> RefinerContract | None:
+    if not table.values:
+        return None
+    contract = RefinerContract(
+        sha256=table.matching("sha256", _SHA256),
+        input=_read_input(table),
+        side=table.whole("side", 16, 256),
+        alignment=table.landmarks("points"),
+        score_threshold=table.number("score_threshold", 0, 1, default=0.5),
+    )
+    table.refuse_unknown()
+    return contract
 
 
 def _read_embedder(table: "_Table", fields: "_Table") -> tuple[None, EmbedderContract]:

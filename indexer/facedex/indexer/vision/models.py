@@ -18,7 +18,8 @@ from facedex.indexer.vision.errors import (
     ModelUnusable,
 )
 from facedex.indexer.vision.manifest import ModelKind, ModelManifest, parse_manifest
-from facedex.indexer.vision.network import OnProcessor, Runtime
+from facedex.indexer.vision.network import OnProcessor, Runtime, open_network
+from facedex.indexer.vision.refiner import Refiner
 
 BUILTIN_DETECTOR: Final = "facedex_starter_detector"
 BUILTIN_EMBEDDER: Final = "facedex_starter_embedder"
@@ -32,6 +33,8 @@ class ModelFile:
 
     manifest: ModelManifest
     graph: bytes
+    refiner: bytes | None = None
+    """The second network of a detector that has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,7 @@ class ModelFolder:
 
     def load_detector(self, name: str) -> Detector:
         """The detector of this name, checked against its digest."""
-        file = self.file(name, ModelKind.DETECTOR)
-        return open_detector(file.manifest, file.graph, self._runtime)
+        return open_detector(self.file(name, ModelKind.DETECTOR), self._runtime)
 
     def load_embedder(self, name: str) -> Embedder:
         """The embedder of this name, checked against its digest."""
@@ -74,10 +76,10 @@ class ModelFolder:
     def add(self, onnx: Path, manifest: Path) -> ModelManifest:
         """Take a model in after its digest was checked and it was tried out. The same model again changes nothing."""
         described = read_manifest(manifest)
-        graph = _read_verified(onnx, described)
+        file = read_model(onnx, described)
         if not self.has(described):
-            _try_out(described, graph)
-            self._keep(described.name, onnx, manifest)
+            try_out(file)
+            self._keep(described, onnx, manifest)
         return described
 
     def has(self, described: ModelManifest) -> bool:
@@ -92,10 +94,14 @@ class ModelFolder:
         """Check every digest and try every model out."""
         return tuple(_verify(path) for path in self._manifest_paths())
 
-    def _keep(self, name: str, onnx: Path, manifest: Path) -> None:
+    def _keep(self, described: ModelManifest, onnx: Path, manifest: Path) -> None:
         """The manifest comes last, under its name at once: without it the model does not exist."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for source, target in ((onnx, self.folder / f"{name}.onnx"), (manifest, self.folder / f"{name}.toml")):
+        own = self.folder / f"{described.name}.onnx"
+        files = [(onnx, own), (manifest, own.with_suffix(".toml"))]
+        if described.refiner is not None:
+            files.insert(0, (refiner_beside(onnx), refiner_beside(own)))
+        for source, target in files:
             partial = target.with_suffix(target.suffix + ".part")
             shutil.copyfile(source, partial)
             partial.replace(target)
@@ -106,7 +112,7 @@ class ModelFolder:
         manifest = read_manifest(path)
         if manifest.kind is not kind:
             raise ModelNotFound(name, known=tuple(each.name for each in self.list() if each.kind is kind))
-        return ModelFile(manifest, _read_verified(path.with_suffix(".onnx"), manifest))
+        return read_model(path.with_suffix(".onnx"), manifest)
 
     def _manifest_path(self, name: str) -> Path:
         for path in self._manifest_paths():
@@ -127,8 +133,31 @@ def read_manifest(path: Path) -> ModelManifest:
         raise ManifestInvalid("file", f"{path.name} cannot be read") from problem
 
 
-def open_detector(manifest: ModelManifest, graph: bytes, runtime: Runtime = ON_PROCESSOR) -> Detector:
-    return Detector(manifest, runtime.open(manifest, graph))
+def read_model(onnx: Path, manifest: ModelManifest) -> ModelFile:
+    """The files that a manifest describes. `ModelDigestMismatch` where they are others."""
+    graph = _read_verified(onnx, manifest.name, manifest.sha256)
+    if manifest.refiner is None:
+        return ModelFile(manifest, graph)
+    return ModelFile(manifest, graph, _read_verified(refiner_beside(onnx), manifest.name, manifest.refiner.sha256))
+
+
+def refiner_beside(onnx: Path) -> Path:
+    """Where the second network of a detector lies: `NAME.refiner.onnx` beside `NAME.onnx`."""
+    return onnx.with_suffix(".refiner.onnx")
+
+
+def open_detector(file: ModelFile, runtime: Runtime = ON_PROCESSOR) -> Detector:
+    network = runtime.open(file.manifest, file.graph)
+    return Detector(file.manifest, network, open_refiner(file))
+
+
+def open_refiner(file: ModelFile) -> Refiner | None:
+    """The second network, where there is one: on the processor, whatever runs on a device, for its crops are small."""
+    contract = file.manifest.refiner
+    if contract is None or file.refiner is None:
+        return None
+    network = open_network(file.manifest.name, file.refiner, contract.input)
+    return Refiner(file.manifest, contract, network)
 
 
 def open_embedder(manifest: ModelManifest, graph: bytes, runtime: Runtime = ON_PROCESSOR) -> Embedder:
@@ -139,27 +168,28 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_verified(onnx: Path, manifest: ModelManifest) -> bytes:
+def _read_verified(onnx: Path, name: str, sha256: str) -> bytes:
     try:
         graph = onnx.read_bytes()
     except OSError as problem:
-        raise ModelUnusable(manifest.name, f"{onnx.name} cannot be read") from problem
-    if (actual := sha256_of(graph)) != manifest.sha256:
-        raise ModelDigestMismatch(onnx, expected=manifest.sha256, actual=actual)
+        raise ModelUnusable(name, f"{onnx.name} cannot be read") from problem
+    if (actual := sha256_of(graph)) != sha256:
+        raise ModelDigestMismatch(onnx, expected=sha256, actual=actual)
     return graph
 
 
-def _try_out(manifest: ModelManifest, graph: bytes) -> None:
-    if manifest.kind is ModelKind.DETECTOR:
-        open_detector(manifest, graph).try_out()
+def try_out(file: ModelFile) -> None:
+    """Use it once. `ModelUnusable` where it is not what its manifest says."""
+    if file.manifest.kind is ModelKind.DETECTOR:
+        open_detector(file).try_out()
     else:
-        open_embedder(manifest, graph).try_out()
+        open_embedder(file.manifest, file.graph).try_out()
 
 
 def _verify(manifest_path: Path) -> Verification:
     try:
         manifest = read_manifest(manifest_path)
-        _try_out(manifest, _read_verified(manifest_path.with_suffix(".onnx"), manifest))
+        try_out(read_model(manifest_path.with_suffix(".onnx"), manifest))
     except ModelError as problem:
         return Verification(manifest_path.stem, str(problem))
     return Verification(manifest_path.stem, "")

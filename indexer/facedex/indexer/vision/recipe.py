@@ -31,7 +31,7 @@ class Recipe:
             ModelUnusable: this machine cannot run a model.
 
         """
-        detector = open_detector(self.detector.manifest, self.detector.graph, runtime)
+        detector = open_detector(self.detector, runtime)
         workbench = Workbench(workers)
         return [
             FacePipeline(

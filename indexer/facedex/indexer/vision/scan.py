@@ -55,7 +55,8 @@ class Scan:
         )
         looks = [look for scale in scales[:-1] for look in self._look_in_tiles(picture, scale, checkpoint)]
         found = join([*looks, self._look_with_margin(picture, scales[-1], checkpoint)])
-        return suppress_overlaps(found.select(found.are_plausible), max_iou=self.detector.contract.nms_iou)
+        faces = suppress_overlaps(found.select(found.are_plausible), max_iou=self.detector.contract.nms_iou)
+        return self.detector.refine(picture, faces)
 
     def finest_side(self, longer_side: int) -> int:
         """Longer side of the finest look at a photograph, in pixels."""

@@ -45,5 +45,9 @@ def overlaps_of(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def landmark_loss(landmarks: Tensor, targets: Tensor, boxes: Tensor) -> Tensor:
     """Mean over coordinates of the error as a part of the face's side, both landmarks (faces, 10) in strides."""
     sides = (boxes[:, 2:].sum(dim=1, keepdim=True) / 2).exp()
-    errors = (landmarks - targets) / sides
+    return distance_loss((landmarks - targets) / sides)
+
+
+def distance_loss(errors: Tensor) -> Tensor:
+    """Mean over coordinates of errors, each as a part of the face's side."""
     return functional.smooth_l1_loss(errors, torch.zeros_like(errors), beta=_LANDMARK_BEND)
