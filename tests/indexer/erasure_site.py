@@ -56,7 +56,7 @@ class ErasureSite:
         self.galleries = self._opened_galleries()
 
     def _opened_galleries(self) -> Galleries:
-        pipeline: Any = SimpleNamespace(detector=SimpleNamespace(manifest=SimpleNamespace(sha256="ef" * 32)))
+        pipeline: Any = SimpleNamespace(detector=SimpleNamespace(manifest=SimpleNamespace(digest="ef" * 32)))
         indexes = Indexes(self.store, snapshot_folder(self.store, self.data), least_rows=1)
         pipelines: Any = SimpleNamespace(of_digest={}.get)
         return Galleries(

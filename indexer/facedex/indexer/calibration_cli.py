@@ -213,7 +213,7 @@ def _split(sources: Sources) -> Split:
 
 def _subject(pipeline: FacePipeline, limits: QualityLimits) -> Subject:
     embedder, detector = pipeline.embedder.manifest, pipeline.detector.manifest
-    return Subject(embedder.name, embedder.sha256, detector.name, detector.sha256, asdict(limits))
+    return Subject(embedder.name, embedder.sha256, detector.name, detector.digest, asdict(limits))
 
 
 def _told(found: Calibrated, wanted: Wanted, *, pipeline: FacePipeline | None = None) -> Report:

@@ -252,7 +252,7 @@ class Galleries:
                     record,
                     store=self._store,
                     indexes=self._indexes,
-                    detector_digest=self._pipeline.detector.manifest.sha256,
+                    detector_digest=self._pipeline.detector.manifest.digest,
                 )
                 self._loading = gallery
                 gallery.catch_up()

@@ -109,6 +109,7 @@ def described(manifest: ModelManifest) -> dict[str, object]:
         "name": manifest.name,
         "kind": manifest.kind,
         "sha256": manifest.sha256,
+        "refiner_sha256": None if manifest.refiner is None else manifest.refiner.sha256,
         "dimension": manifest.dimension,
         "default_threshold": manifest.default_threshold,
         "threshold_basis": manifest.threshold_basis,

@@ -562,7 +562,7 @@ class ModelInfo(_message.Message):
     name: _builtins.str
     """Name in the server's model folder."""
     digest: _builtins.str
-    """SHA-256 of the file, 64 hexadecimal digits."""
+    """SHA-256 of the file, 64 hexadecimal digits; of a detector of two files, the SHA-256 of their digests."""
     licence: _builtins.str
     """The licence of the weights, for people."""
     commercial_use: _builtins.bool

@@ -104,7 +104,7 @@ def diagnose(
     folder = ModelFolder(data / "models")
     models, trial = dict[str, str](), None
     try:
-        models = {name: folder.manifest(name).sha256 for name in (detector, embedder)}
+        models = {name: folder.manifest(name).digest for name in (detector, embedder)}
         folder.load_detector(detector).try_out()
         folder.load_embedder(embedder).try_out()
         if devices.gpus:

@@ -104,7 +104,7 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
             faces=[identification_pb2.DetectedFace(face=wire_face(each.face)) for each in detection.faces],
             image_width=detection.width,
             image_height=detection.height,
-            detector_digest=pipeline.detector.manifest.sha256,
+            detector_digest=pipeline.detector.manifest.digest,
             request_id=request.request_id,
         )
         if request.return_vectors:

@@ -165,7 +165,7 @@ def _index_info(gallery: Gallery) -> operations_pb2.IndexInfo:
 def _model_info(manifest: ModelManifest) -> operations_pb2.ModelInfo:
     return operations_pb2.ModelInfo(
         name=manifest.name,
-        digest=manifest.sha256,
+        digest=manifest.digest,
         licence=manifest.licence,
         commercial_use=manifest.commercial_use,
         dimension=manifest.dimension,

@@ -23,7 +23,7 @@ from facedex.indexer.store.records import IdentityDetails
 if TYPE_CHECKING:
     from facedex.indexer.vision.manifest import ModelManifest
 
-DETECTOR = cast("ModelManifest", SimpleNamespace(name="detector", sha256="ab" * 32))
+DETECTOR = cast("ModelManifest", SimpleNamespace(name="detector", digest="ab" * 32))
 NOBODY = photograph()
 
 

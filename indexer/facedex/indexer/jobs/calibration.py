@@ -187,7 +187,7 @@ def subject_of(gallery: Calibrated, detector: ModelManifest) -> Subject:
         model_name=model.name,
         model_digest=model.digest,
         detector_name=detector.name,
-        detector_digest=detector.sha256,
+        detector_digest=detector.digest,
         quality_limits=asdict(gallery.policy.enrolment.quality_limits),
     )
 

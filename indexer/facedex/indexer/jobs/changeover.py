@@ -79,7 +79,7 @@ def _certificate(gallery: Gallery, *, detector: ModelManifest, report: Callable[
         return None
     newly = NewGallery.of(gallery)
     made = calibration_of_gallery(newly, newly.templates(), detector=detector, report=report).certificate
-    thresholds = Thresholds(newly.record, newly.policy, made, detector_digest=detector.sha256)
+    thresholds = Thresholds(newly.record, newly.policy, made, detector_digest=detector.digest)
     thresholds.point(gallery.template_count, target_fpir=target)  # raises where it cannot be promised
     return made
 

@@ -64,7 +64,7 @@ def _table(
 
 def _threshold(gallery: Calibrated, detector: ModelManifest) -> float:
     """The one that the policy names, or that of the model."""
-    return Thresholds(gallery.record, gallery.policy, None, detector_digest=detector.sha256).point(1).threshold
+    return Thresholds(gallery.record, gallery.policy, None, detector_digest=detector.digest).point(1).threshold
 
 
 def _rates(gallery: Calibrated, table: OperatingTable, at: str, threshold: float, count: int) -> ModelRates:

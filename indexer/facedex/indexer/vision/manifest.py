@@ -1,5 +1,6 @@
 """The model manifest: everything that must be known of a network besides its weights."""
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -120,6 +121,13 @@ class ModelManifest:
     def dimension(self) -> int:
         """Length of the vectors; 0 for a detector."""
         return self.embedder.dimension if self.embedder else 0
+
+    @property
+    def digest(self) -> str:
+        """What the model is known by: the digest of its file, or, where it has two, the SHA-256 of their digests."""
+        if self.refiner is None:
+            return self.sha256
+        return hashlib.sha256(f"{self.sha256} {self.refiner.sha256}".encode()).hexdigest()
 
     @property
     def refiner(self) -> RefinerContract | None:
