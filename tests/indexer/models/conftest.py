@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from facedex.indexer.vision import models as models_module
-from facedex.indexer.vision.models import BUILTIN_EMBEDDER, ModelFolder
+from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder, refiner_beside
 
 BUILTIN = Path(models_module.__file__).parent / "builtin"
 
@@ -43,6 +43,18 @@ def files(tmp_path: Path, renamed: Renamed) -> tuple[Path, Path]:
     onnx.write_bytes(renamed.graph)
     manifest.write_text(renamed.manifest, encoding="utf-8")
     return onnx, manifest
+
+
+@pytest.fixture
+def detector_files(tmp_path: Path) -> tuple[Path, Path]:
+    """The same of the built-in detector, with its second network beside it."""
+    onnx = tmp_path / "downloaded.onnx"
+    built_in = BUILTIN / f"{BUILTIN_DETECTOR}.onnx"
+    onnx.write_bytes(built_in.read_bytes())
+    refiner_beside(onnx).write_bytes(refiner_beside(built_in).read_bytes())
+    manifest = built_in.with_suffix(".toml").read_text(encoding="utf-8")
+    onnx.with_suffix(".toml").write_text(manifest.replace(f'"{BUILTIN_DETECTOR}"', '"renamed"'), encoding="utf-8")
+    return onnx, onnx.with_suffix(".toml")
 
 
 @dataclass(slots=True)

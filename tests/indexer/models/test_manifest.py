@@ -31,6 +31,16 @@ def test_a_manifest_of_a_detector_has_no_vectors_and_no_threshold() -> None:
     assert (manifest.kind, manifest.dimension, manifest.default_threshold) == ("detector", 0, None)
 
 
+def test_a_detector_with_a_second_network_is_known_by_both() -> None:
+    whole = parse_manifest(DETECTOR)
+    assert whole.refiner is not None
+    alone = parse_manifest(DETECTOR[: DETECTOR.index("[refiner]")])
+    other = parse_manifest(DETECTOR.replace(whole.refiner.sha256, "0" * 64))
+    assert alone.digest == alone.sha256 == whole.sha256
+    assert len({alone.digest, whole.digest, other.digest}) == 3
+    assert parse_manifest(EMBEDDER).digest == parse_manifest(EMBEDDER).sha256
+
+
 def test_a_threshold_may_be_unknown() -> None:
     assert parse_manifest(EMBEDDER[: EMBEDDER.index("[threshold]")]).default_threshold is None
 
@@ -77,6 +87,10 @@ def test_the_first_wrong_field_is_named(right: str, wrong: str, field: str) -> N
         ("score_threshold = 0.6", "score_threshold = 6", "output.score_threshold"),
         ("[output]", "[output]\ndimension = 256", "output.dimension"),
         ("[output]", "[threshold]\ncosine = 0.5\n[output]", "threshold"),
+        (f'name = "{BUILTIN_DETECTOR}"', 'name = "other.refiner"', "name"),
+        ("[refiner]", "[refiner]\ncolour = 1", "refiner.colour"),
+        ("side = 64", "side = 0", "refiner.side"),
+        ("[refiner]", "[refiner]\nscore_threshold = 2", "file"),
     ],
 )
 def test_a_detector_has_fields_of_its_own(right: str, wrong: str, field: str) -> None:

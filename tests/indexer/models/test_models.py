@@ -15,7 +15,8 @@ from facedex.indexer.vision.errors import (
     ModelNotFound,
     ModelUnusable,
 )
-from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder, sha256_of
+from facedex.indexer.vision.manifest import ModelKind
+from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder, refiner_beside, sha256_of
 
 Files = tuple[Path, Path]
 
@@ -94,6 +95,7 @@ def test_a_network_that_does_not_do_what_its_manifest_says_is_not_added(
 def test_an_embedder_described_as_a_detector_is_not_added(folder: ModelFolder, files: Files, renamed: Renamed) -> None:
     onnx, manifest = files
     detector = (BUILTIN / f"{BUILTIN_DETECTOR}.toml").read_text(encoding="utf-8").replace(BUILTIN_DETECTOR, "renamed")
+    detector = detector[: detector.index("[refiner]")]
     digest = folder.manifest(BUILTIN_DETECTOR).sha256
     manifest.write_text(detector.replace(digest, sha256_of(renamed.graph)), encoding="utf-8")
     with pytest.raises(ModelUnusable, match="outputs lack"):
@@ -125,6 +127,45 @@ def test_a_model_whose_file_is_gone_is_reported(folder: ModelFolder, files: File
     folder.add(*files)
     (folder.folder / "renamed.onnx").unlink()
     assert "cannot be read" in folder.verify()[-1].problem
+
+
+def test_a_detector_comes_with_its_second_network(folder: ModelFolder, detector_files: Files) -> None:
+    folder.add(*detector_files)
+    assert sorted(path.name for path in folder.folder.iterdir()) == [
+        "renamed.onnx",
+        "renamed.refiner.onnx",
+        "renamed.toml",
+    ]
+    assert folder.verify()[-1].problem == ""
+    assert ModelFolder(folder.folder).file("renamed", ModelKind.DETECTOR).refiner is not None
+
+
+def test_a_detector_without_the_second_network_of_its_manifest_is_not_added(
+    folder: ModelFolder, detector_files: Files
+) -> None:
+    onnx, manifest = detector_files
+    refiner_beside(onnx).unlink()
+    with pytest.raises(ModelUnusable, match=r"downloaded\.refiner\.onnx cannot be read"):
+        folder.add(onnx, manifest)
+    assert "renamed" not in folder.names()
+
+
+def test_another_second_network_than_that_of_the_manifest_is_refused(
+    folder: ModelFolder, detector_files: Files
+) -> None:
+    onnx, manifest = detector_files
+    refiner_beside(onnx).write_bytes(onnx.read_bytes())
+    with pytest.raises(ModelDigestMismatch, match="refiner"):
+        folder.add(onnx, manifest)
+
+
+def test_a_second_network_tampered_with_in_the_folder_is_found(folder: ModelFolder, detector_files: Files) -> None:
+    folder.add(*detector_files)
+    kept = folder.folder / "renamed.refiner.onnx"
+    kept.write_bytes(kept.read_bytes() + b"\0")
+    assert "sha256" in folder.verify()[-1].problem
+    with pytest.raises(ModelDigestMismatch):
+        folder.load_detector("renamed")
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones(folder: ModelFolder) -> None:
