@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, and_, func, insert, select
+from sqlalchemy import Connection, Select, and_, bindparam, func, insert, select
 
 from facedex.indexer.store.announcements import mark_changed
 from facedex.indexer.store.gallery_rows import set_standing
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from sqlalchemy import ColumnElement
 
     from facedex.indexer.store.sealing import Sealer, Seals
 
@@ -71,26 +72,34 @@ def insert_changes(connection: Connection, gallery_id: int, changes: Sequence[Ne
 
 def select_changes(connection: Connection, gallery_id: int, *, after: int, limit: int, seals: Seals) -> list[Change]:
     """Changes above `after` in order, each addition with its vectors unless it was erased since, or its key destroyed."""
-    statement = _changes(seals).where(change.c.gallery_id == gallery_id, change.c.seq > after)
-    rows = connection.execute(statement.order_by(change.c.seq).limit(limit)).all()
+    statement = SEALED_CHANGES if seals.are_used else OPEN_CHANGES
+    rows = connection.execute(statement, {"of_gallery": gallery_id, "after": after, "at_most": limit}).all()
     sealers = seals.among(row.key_id for row in rows if row.vector is not None) if seals.are_used else None
     return [Change(row.seq, ChangeOp(row.op), row.template_id, row.identity_id, _vectors(row, sealers)) for row in rows]
 
 
-def _changes(seals: Seals) -> Select[Any]:
+def _changes(*, sealed: bool) -> Select[Any]:
+    """Of the gallery `of_gallery`, above `after`, `at_most` so many; where sealed, with what opening them takes."""
     added = and_(template.c.id == change.c.template_id, change.c.op.in_([ChangeOp.ADD.value, ChangeOp.EMBED.value]))
     embedded = successor_vector.c.template_id == template.c.id
     faces = change.join(template, added, isouter=True).join(successor_vector, embedded, isouter=True)
-    columns = (
+    columns: tuple[ColumnElement[Any], ...] = (
         template.c.vector,
         template.c.model_digest,
         successor_vector.c.vector.label("new_vector"),
         successor_vector.c.model_digest.label("new_digest"),
     )
-    if not seals.are_used:
-        return select(change, *columns).select_from(faces)
-    faces = faces.join(identity, identity.c.id == template.c.identity_id, isouter=True)
-    return select(change, *columns, template.c.source_digest, identity.c.key_id).select_from(faces)
+    if sealed:
+        faces = faces.join(identity, identity.c.id == template.c.identity_id, isouter=True)
+        columns = (*columns, template.c.source_digest, identity.c.key_id)
+    wanted = change.c.gallery_id == bindparam("of_gallery"), change.c.seq > bindparam("after")
+    statement = select(change, *columns).select_from(faces).where(*wanted)
+    return statement.order_by(change.c.seq).limit(bindparam("at_most"))
+
+
+# Composed once, since composing them takes as long as doing them.
+OPEN_CHANGES = _changes(sealed=False)
+SEALED_CHANGES = _changes(sealed=True)
 
 
 def _vectors(row: Any, sealers: Mapping[str, Sealer] | None) -> dict[str, NDArray[np.float32]]:

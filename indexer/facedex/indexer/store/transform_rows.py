@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     func,
     insert,
     select,
@@ -84,11 +85,18 @@ def insert_transform(connection: Connection, place: KeyPlace, record: TransformR
     connection.execute(insert(transforms).values(values | own))
 
 
+# Composed once, since composing it takes as long as doing it.
+NEWEST = (
+    select(transforms.c.transform_id, transforms.c.seed)
+    .where(transforms.c.store_id == bindparam("of_store"), transforms.c.gallery_id == bindparam("of_gallery"))
+    .order_by(transforms.c.number.desc())
+    .limit(1)
+)
+
+
 def select_current(connection: Connection, place: KeyPlace) -> str:
     """The transform to which new keys are bound; empty: none."""
-    own = (transforms.c.store_id == place.store_id) & (transforms.c.gallery_id == place.gallery_id)
-    newest = select(transforms.c.transform_id, transforms.c.seed).where(own).order_by(transforms.c.number.desc())
-    row = connection.execute(newest.limit(1)).first()
+    row = connection.execute(NEWEST, {"of_store": place.store_id, "of_gallery": place.gallery_id}).first()
     return "" if row is None or not row.seed else row.transform_id
 
 
