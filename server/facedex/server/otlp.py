@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -15,20 +16,18 @@ from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from facedex.indexer.tracing import UNTRACED
 from facedex.server.admission import HEALTH
-from facedex.server.tracing import tell_nobody
+from facedex.server.tracing import UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.sdk.trace.sampling import Sampler
 
     from facedex.indexer.tracing import Work
     from facedex.server.tracing import Ended
@@ -50,7 +49,9 @@ class OtlpTracing:
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
-        self._provider = TracerProvider(sampler=_own_sampler(), resource=_resource(), shutdown_on_exit=False)
+        # Where the standard variable says nothing: tracing every call would cost a search by vector a quarter.
+        self._share_traced = 1.0 if OTEL_TRACES_SAMPLER in os.environ else SHARE_TRACED
+        self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("facedex.server", version("facedex"))
         self._callers = TraceContextTextMapPropagator()
@@ -60,11 +61,16 @@ class OtlpTracing:
         """Sends to http://HOST:PORT, unencrypted, or https://…; the standard OTEL_ variables say all the rest."""
         return cls(OTLPSpanExporter(endpoint=endpoint))
 
-    @contextmanager
-    def call(self, method: str, traceparent: str) -> Generator[Ended]:
+    def call(self, method: str, traceparent: str) -> AbstractContextManager[Ended]:
         if method.startswith(HEALTH):  # asked every few seconds, and tells of nothing
-            yield tell_nobody
-            return
+            return UNSEEN
+        # Drawn here and not by a sampler, for which each call needs a span, if only to be dropped.
+        if not traceparent and random.random() >= self._share_traced:  # noqa: S311  (nobody gains by guessing it)
+            return UNSEEN
+        return self._call(method, traceparent)
+
+    @contextmanager
+    def _call(self, method: str, traceparent: str) -> Generator[Ended]:
         name = method.removeprefix("/")
         # Of what the caller sent only the two numbers: its tracestate may hold anything.
         span = self._tracer.start_span(
@@ -103,13 +109,6 @@ def _resource() -> Resource:
     """Which server it is: the OTEL_ variables have the last word."""
     named = Resource({SERVICE_NAME: "facedex", SERVICE_VERSION: version("facedex")})
     return named.merge(OTELResourceDetector().detect())
-
-
-def _own_sampler() -> Sampler | None:
-    """What decides where the standard variable says nothing: tracing every call would cost a search by vector a quarter."""
-    if OTEL_TRACES_SAMPLER in os.environ:
-        return None
-    return ParentBasedTraceIdRatio(SHARE_TRACED)
 
 
 def _end(span: Span, code: str, reason: str) -> None:
