@@ -49,6 +49,7 @@ def names(wheel: Path) -> list[str]:
         "facedex/indexer/vision/builtin/facedex_starter_embedder.onnx",
         "facedex/indexer/vision/builtin/facedex_starter_embedder.toml",
         "facedex/indexer/vision/builtin/facedex_starter_detector.onnx",
+        "facedex/indexer/vision/builtin/facedex_starter_detector.refiner.onnx",
         "facedex/indexer/vision/builtin/facedex_starter_detector.md",
         "facedex/indexer/vision/builtin/facedex_starter_embedder.md",
         "facedex/indexer/vision/well_known.toml",

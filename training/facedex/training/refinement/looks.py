@@ -67,6 +67,7 @@ class _Look:
 
 
 _NOWHERE: Final = np.zeros((5, 2), np.float32)
+_NO_PICTURE: Final = np.zeros((0, 0, 3), np.uint8)
 
 
 def template(shown_px: int, side: int) -> Landmarks:
@@ -96,6 +97,7 @@ def open_looks(folder: Path, source: Path) -> Looks | None:
 
     Raises:
         OfOtherData: it is not of `source`.
+        DataUnusable: no photograph shows a face, or the detector never errs.
 
     """
     if not (folder / _LABELS).exists():
@@ -104,6 +106,10 @@ def open_looks(folder: Path, source: Path) -> Looks | None:
         if str(arrays["source"]) != str(source.resolve()):
             raise OfOtherData(folder, was=str(arrays["source"]), wanted=source)
         is_face, landmarks, sides = arrays["is_face"], arrays["landmarks"], arrays["sides"]
+    if not is_face.any() or is_face.all():
+        raise DataUnusable(
+            "a refiner learns from faces and from what a detector wrongly takes for them: one is missing"
+        )
     pictures = np.memmap(folder / _PIXELS, np.uint8, "c", shape=(len(is_face), STORED_SIDE, STORED_SIDE, 3))
     return Looks(pictures, is_face, landmarks, sides)
 
@@ -118,28 +124,31 @@ def collect_looks(
 
     """
     files = sorted(each for each in photographs.rglob("*") if each.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+    aligned = _NO_PICTURE if crops is None else crops.pictures
+
+    def of_file(number: int) -> list[_Look]:
+        picture = _read_or_report(files[number], observer)
+        return [] if picture is None else _looks(picture, judges, number, _sizes(number))
+
+    def of_crop(number: int) -> list[_Look]:
+        """Around a crop there is only what we put there, so nothing there is learnt from."""
+        framed = _framed(np.asarray(aligned[number]), number)
+        return [each for each in _looks(framed, judges, number, _one_size(number)) if each.landmarks is not None]
+
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _PIXELS).open("wb") as file, ThreadPoolExecutor(workers, thread_name_prefix="looks") as pool:
-
-        def of_file(number: int) -> list[_Look]:
-            picture = _read_or_report(files[number], observer)
-            return [] if picture is None else _looks(picture, judges, number, _sizes(number))
-
-        def of_crop(number: int) -> list[_Look]:
-            framed = _framed(np.asarray(crops.pictures[number]), number) if crops is not None else None
-            return [] if framed is None else _faces_only(_looks(framed, judges, number, _one_size(number)))
-
-        found = [
-            *_written(observer.track(range(len(files)), "photographs"), pool.map(of_file, range(len(files))), file)
-        ]
-        count = 0 if crops is None else len(crops)
-        found += _written(observer.track(range(count), "crops"), pool.map(of_crop, range(count)), file)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="looks")
+    try:
+        with (folder / _PIXELS).open("wb") as file:
+            numbers = range(len(files))
+            found = [*_written(observer.track(numbers, "photographs"), pool.map(of_file, numbers), file)]
+            numbers = range(len(aligned))
+            found += _written(observer.track(numbers, "crops"), pool.map(of_crop, numbers), file)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, nobody wants the thousands that wait
     _write_labels(folder, photographs, found)
     written = open_looks(folder, photographs)
-    if written is None or not written.is_face.any() or written.is_face.all():
-        raise DataUnusable(
-            "a refiner learns from faces and from what a detector wrongly takes for them: one is missing"
-        )
+    if written is None:
+        raise DataUnusable(f"{folder} was emptied while it was written")
     return written
 
 
@@ -154,7 +163,7 @@ def _written(numbers: Iterator[int], parts: Iterable[list[_Look]], file: BinaryI
     for _, part in zip(numbers, parts, strict=False):
         for each in part:
             file.write(each.picture.tobytes())
-            yield replace(each, picture=np.zeros(0, np.uint8))
+            yield replace(each, picture=_NO_PICTURE)
 
 
 def _looks(picture: NDArray[np.uint8], judges: Judges, number: int, longer_sides: Sequence[int]) -> list[_Look]:
@@ -203,11 +212,6 @@ def _points(landmarks: NDArray[np.float32]) -> Landmarks:
 def _one_by_one(found: Findings) -> Iterator[Findings]:
     for row in range(len(found)):
         yield found.select(np.array([row]))
-
-
-def _faces_only(looks: list[_Look]) -> list[_Look]:
-    """Around a crop there is only what we put there."""
-    return [each for each in looks if each.landmarks is not None]
 
 
 def _sizes(number: int) -> list[int]:
