@@ -32,7 +32,7 @@ TOLERANCE: Final = 1e-4
 """How far a component of a unit vector, or a detector's output relative to its largest, may be from torch's."""
 _INPUT: Final = "input"
 _LEAST_IN_16_BITS: Final = 256
-_LEAST_IN_8_BITS: Final = 30_000
+_LEAST_IN_8_BITS: Final = 9_000
 """Weights of a layer: large layers have many to average over, and are most of the file."""
 
 
