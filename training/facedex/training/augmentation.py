@@ -17,6 +17,8 @@ from torch.nn import functional
 from facedex.training.crops import SIDE, STORED_SIDE
 
 _BLUR_REACH: Final = 3
+MIRRORED_LANDMARKS: Final = [1, 0, 2, 4, 3]
+"""Which landmark is which in a mirror."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,8 +156,7 @@ def _most_prominent(picture: NDArray[np.uint8], scan: Scan) -> NDArray[np.uint8]
     if not len(found):
         return None
     row = int(prominence(found, picture.shape[1], picture.shape[0]).argmax())
-    left_eye, right_eye, nose, left_mouth, right_mouth = ((float(x), float(y)) for x, y in found.landmarks[row])
-    similarity = fit_similarity((left_eye, right_eye, nose, left_mouth, right_mouth), STORED_LANDMARKS)
+    similarity = fit_similarity(found.points(row), STORED_LANDMARKS)
     return align(picture, similarity, size=(STORED_SIDE, STORED_SIDE), border=Border.REPLICATE)
 
 

@@ -23,7 +23,7 @@ from facedex.indexer.vision.scan import Scan
 from facedex.training.errors import DataUnusable
 from facedex.training.progress import Observer
 
-_LEAST_OVERLAP: Final = 0.5
+SAME_FACE: Final = 0.5
 """IoU from which two detectors mean the same face."""
 
 
@@ -76,7 +76,7 @@ def evaluate_detector(own: Scan, teacher: Scan, pictures: Iterator[NDArray[np.ui
             continue
         taught += 1
         actual = _main_face(picture, own.find(picture, shrunk_by=1, checkpoint=unhurried))
-        if actual is not None and overlap(expected.corners[0], actual.corners[0]) >= _LEAST_OVERLAP:
+        if actual is not None and overlap(expected.corners[0], actual.corners[0]) >= SAME_FACE:
             found += 1
             errors.append(_landmark_error(expected, actual))
     return DetectorFigures(taught, found, np.array(errors))

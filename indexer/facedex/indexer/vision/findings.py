@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facedex.indexer.vision.face import Landmarks
+
 Floats = NDArray[np.float32]
 _LEAST_EYE_DISTANCE_PX: Final = 1.0
 _MAX_SHARE_INSIDE: Final = 0.45
@@ -23,6 +25,11 @@ class Findings:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def points(self, row: int) -> Landmarks:
+        """The landmarks of one row."""
+        left_eye, right_eye, nose, left_mouth, right_mouth = ((float(x), float(y)) for x, y in self.landmarks[row])
+        return left_eye, right_eye, nose, left_mouth, right_mouth
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> "Findings":
         return Findings(self.scores[rows], self.corners[rows], self.landmarks[rows])

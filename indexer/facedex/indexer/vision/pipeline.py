@@ -157,9 +157,7 @@ def prominence(found: Findings, width: int, height: int) -> NDArray[np.float32]:
 
 def _sighting(found: Findings, row: int) -> _Sighting:
     left, top, right, bottom = (float(edge) for edge in found.corners[row])
-    left_eye, right_eye, nose, left_mouth, right_mouth = ((float(x), float(y)) for x, y in found.landmarks[row])
-    landmarks = left_eye, right_eye, nose, left_mouth, right_mouth
-    return _Sighting(Box(left, top, right - left, bottom - top), landmarks, float(found.scores[row]))
+    return _Sighting(Box(left, top, right - left, bottom - top), found.points(row), float(found.scores[row]))
 
 
 def _assess(view: _View, sighting: _Sighting) -> Quality:

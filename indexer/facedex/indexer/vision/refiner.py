@@ -35,7 +35,7 @@ class Refiner:
         """Those that are faces, in their order, with their landmarks; all in pixels of the picture (height × width × 3, BGR)."""
         if not len(found):
             return found
-        similarities = [self._to_crop(points) for points in found.landmarks]
+        similarities = [fit_similarity(found.points(row), self._contract.alignment) for row in range(len(found))]
         crops = [self._crop(picture, similarity) for similarity in similarities]
         landmarks, scores = self._judge(crops)
         placed = np.stack(
@@ -47,10 +47,6 @@ class Refiner:
     def try_out(self) -> None:
         """Look at an empty crop; `ModelUnusable` where the outputs are not those of the layout."""
         self._judge([np.zeros((self._contract.side, self._contract.side, 3), np.uint8)])
-
-    def _to_crop(self, landmarks: Floats) -> Similarity:
-        left_eye, right_eye, nose, left_mouth, right_mouth = ((float(x), float(y)) for x, y in landmarks)
-        return fit_similarity((left_eye, right_eye, nose, left_mouth, right_mouth), self._contract.alignment)
 
     def _crop(self, picture: NDArray[np.uint8], similarity: Similarity) -> NDArray[np.uint8]:
         side = self._contract.side

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facedex.indexer.vision.findings import Floats
+from facedex.training.augmentation import MIRRORED_LANDMARKS
 from facedex.training.detection.labelled import LabelledPhotograph, LabelledPhotographs
 
-_MIRRORED_LANDMARKS: Final = [1, 0, 2, 4, 3]
 _LEAST_VISIBLE: Final = 0.55
 """A face of which less is on its tile is neither learnt as a face nor as something else."""
 _LEAST_SCORE: Final = 0.6
@@ -221,7 +221,7 @@ def _placed_faces(
     sides = np.sqrt((2 * halves).prod(axis=1))
     learnt = (visible >= _LEAST_VISIBLE) & (faces.scores >= _LEAST_SCORE) & (sides >= _LEAST_SIDE_PX)
     seen = visible > 0.1
-    ordered = landmarks[:, _MIRRORED_LANDMARKS] if mirrored else landmarks
+    ordered = landmarks[:, MIRRORED_LANDMARKS] if mirrored else landmarks
     return _Faces(corners[seen].astype(np.float32), ordered[seen].astype(np.float32), learnt[seen])
 
 

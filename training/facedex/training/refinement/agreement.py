@@ -16,12 +16,9 @@ from numpy.typing import NDArray
 from facedex.indexer.vision.findings import Findings
 from facedex.indexer.vision.pipeline import unhurried
 from facedex.indexer.vision.scan import Scan
-from facedex.training.held_out import overlap
+from facedex.training.augmentation import MIRRORED_LANDMARKS
+from facedex.training.held_out import SAME_FACE, overlap
 
-MIRRORED: Final = [1, 0, 2, 4, 3]
-"""Which landmark is which in a mirror."""
-SAME_FACE: Final = 0.5
-"""IoU from which two findings mean the same face."""
 _LONGER_SIDES: Final = (200.0, 640.0)
 _MOST_SHIFT_PX: Final = 32
 
@@ -71,7 +68,7 @@ def _seen_moved(
     edges = move.back(found.corners.reshape(-1, 2, 2))
     corners = np.concatenate([edges.min(axis=1), edges.max(axis=1)], axis=1).astype(np.float32)
     landmarks = move.back(found.landmarks)
-    return corners, landmarks[:, MIRRORED] if move.across < 0 else landmarks
+    return corners, landmarks[:, MIRRORED_LANDMARKS] if move.across < 0 else landmarks
 
 
 def _moved(picture: NDArray[np.uint8], chance: np.random.Generator) -> tuple[_Move, NDArray[np.uint8]]:

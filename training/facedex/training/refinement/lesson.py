@@ -11,10 +11,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from facedex.training.augmentation import Augmentation, Augmenter, sampled
+from facedex.training.augmentation import MIRRORED_LANDMARKS, Augmentation, Augmenter, sampled
 from facedex.training.detection.losses import distance_loss
 from facedex.training.devices import Workplace
-from facedex.training.refinement.agreement import MIRRORED
+from facedex.training.embedding import prepared
 from facedex.training.refinement.looks import STORED_PX, STORED_SIDE, VIEW_PX, Looks
 from facedex.training.refinement.network import POINTS, SIDE, RefinerNet
 
@@ -108,7 +108,7 @@ class RefinerLesson:
         placed = self._placement(len(rows), chance)
         inward = torch.linalg.inv(placed.linear)
         points = ((landmarks + 0.5) * (2 / STORED_SIDE) - 1 - placed.shift[:, None]) @ inward.transpose(1, 2)
-        points = torch.where(placed.is_mirrored[:, None, None], points[:, MIRRORED], points)
+        points = torch.where(placed.is_mirrored[:, None, None], points[:, MIRRORED_LANDMARKS], points)
         maps = torch.cat([placed.linear, placed.shift[:, :, None]], dim=2)
         return _Views(sampled(pictures, maps, side=SIDE), points, sides / placed.zoom)
 
@@ -133,11 +133,6 @@ class _Placement:
     shift: Tensor
     zoom: Tensor
     is_mirrored: Tensor
-
-
-def prepared(views: Tensor) -> Tensor:
-    """Pixels from 0 to 255 as the network sees them."""
-    return ((views - 127.5) / 128).contiguous(memory_format=torch.channels_last)
 
 
 def _drawn(rows: Tensor, count: int, chance: Generator) -> Tensor:

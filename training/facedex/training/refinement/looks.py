@@ -25,9 +25,9 @@ from facedex.indexer.vision.manifest import Border
 from facedex.indexer.vision.scan import Scan
 from facedex.training.crops import Crops
 from facedex.training.errors import DataUnusable, OfOtherData
-from facedex.training.held_out import overlap
+from facedex.training.held_out import SAME_FACE, overlap
 from facedex.training.progress import Observer
-from facedex.training.refinement.agreement import SAME_FACE, agreed_faces, look
+from facedex.training.refinement.agreement import agreed_faces, look
 from facedex.training.refinement.network import SIDE
 
 VIEW_PX: Final = 128
@@ -186,7 +186,7 @@ def _looks_at(picture: NDArray[np.uint8], judges: Judges, agreed: Findings, side
 def _judged(picture: NDArray[np.uint8], finding: Findings, taught: Findings, known: Findings) -> _Look | None:
     """A face that the teacher is sure of, or none at all; what lies between teaches nothing."""
     box = finding.corners[0]
-    similarity = fit_similarity(_points(finding.landmarks[0]), _STORED_LANDMARKS)
+    similarity = fit_similarity(finding.points(0), _STORED_LANDMARKS)
     crop = align(picture, similarity, size=(STORED_SIDE, STORED_SIDE), border=Border.CONSTANT)
     overlaps = [overlap(box, other) for other in known.corners]
     if overlaps and max(overlaps) >= SAME_FACE:
@@ -202,11 +202,6 @@ def _judged(picture: NDArray[np.uint8], finding: Findings, taught: Findings, kno
 
 def _moved(point: NDArray[np.float32], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(matrix[:, :2] @ point + matrix[:, 2], np.float64)
-
-
-def _points(landmarks: NDArray[np.float32]) -> Landmarks:
-    left_eye, right_eye, nose, left_mouth, right_mouth = ((float(x), float(y)) for x, y in landmarks)
-    return left_eye, right_eye, nose, left_mouth, right_mouth
 
 
 def _one_by_one(found: Findings) -> Iterator[Findings]:
