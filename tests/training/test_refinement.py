@@ -154,6 +154,10 @@ def test_a_detector_with_a_second_look_is_made_and_taken(small_folder: Path, tmp
     assert detector.manifest.refiner is not None
     assert detector.manifest.sha256 == ModelFolder(Path()).manifest(BUILTIN_DETECTOR).sha256
     detector.refine(np.asarray(photograph, np.uint8), detector.look(np.asarray(photograph, np.uint8)))
+    # What was collected with other judges is not taken for what these would say.
+    again = CliRunner().invoke(app, refiner(small_folder, run, "--least-score", "0.02", "--views", "2"))
+    assert again.exit_code == 1
+    assert "name another --run" in " ".join(again.output.split())
 
 
 def test_a_detector_that_agrees_with_its_teacher_in_all_things_teaches_nothing(

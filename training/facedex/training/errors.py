@@ -24,7 +24,7 @@ class DataUnusable(TrainingError):
 class OfOtherData(DataUnusable):
     """A run goes on with the faces that it began with, or not at all."""
 
-    def __init__(self, folder: Path, *, was: str, wanted: Path) -> None:
+    def __init__(self, folder: Path, *, was: str, wanted: Path | str) -> None:
         super().__init__(
             f"{folder} holds the faces of {was}, not of {wanted}: name another --run, or delete that folder"
         )

@@ -61,6 +61,15 @@ class _Sources:
     crops_step: int
     judges: Judges
 
+    @property
+    def origin(self) -> str:
+        """All that decides what is learnt from."""
+        crops = "" if self.crops is None else f", every {self.crops_step}. crop of {self.crops.resolve()}"
+        finder, teacher = self.judges.detector.detector, self.judges.teacher.detector
+        seen = f"{self.photographs.resolve()}{crops}, findings of {finder.manifest.sha256[:16]}"
+        score = f"from {finder.contract.score_threshold:g} on"
+        return f"{seen} {score}, judged by {teacher.manifest.digest[:16]} in {self.judges.views} views"
+
 
 def train_refiner(  # noqa: PLR0913  (a command has as many options as it has)
     photographs: Annotated[Path, typer.Argument(help="Photographs, at any depth.")],
@@ -139,11 +148,19 @@ def refiner_graph(network: nn.Module) -> bytes:
 
 def _collected(sources: _Sources, run: Path, observer: Observer, *, workers: int) -> Looks:
     """Those of an earlier call, where it finished them."""
-    there = open_looks(run / "looks", sources.photographs)
+    there = open_looks(run / "looks", sources.origin)
     if there is not None:
         return there
     crops = None if sources.crops is None else _nameless(sources.crops, run / "crops", sources.crops_step, observer)
-    return collect_looks(sources.photographs, run / "looks", sources.judges, observer, crops=crops, workers=workers)
+    return collect_looks(
+        sources.photographs,
+        run / "looks",
+        sources.judges,
+        observer,
+        crops=crops,
+        source=sources.origin,
+        workers=workers,
+    )
 
 
 def _nameless(archive: Path, folder: Path, step: int, observer: Observer) -> Crops:

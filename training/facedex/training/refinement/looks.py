@@ -92,7 +92,7 @@ class Judges:
     views: int = 5
 
 
-def open_looks(folder: Path, source: Path) -> Looks | None:
+def open_looks(folder: Path, source: str) -> Looks | None:
     """What was collected in a folder; None where that was not finished.
 
     Raises:
@@ -103,7 +103,7 @@ def open_looks(folder: Path, source: Path) -> Looks | None:
     if not (folder / _LABELS).exists():
         return None
     with np.load(folder / _LABELS, allow_pickle=False) as arrays:
-        if str(arrays["source"]) != str(source.resolve()):
+        if str(arrays["source"]) != source:
             raise OfOtherData(folder, was=str(arrays["source"]), wanted=source)
         is_face, landmarks, sides = arrays["is_face"], arrays["landmarks"], arrays["sides"]
     if not is_face.any() or is_face.all():
@@ -115,9 +115,18 @@ def open_looks(folder: Path, source: Path) -> Looks | None:
 
 
 def collect_looks(
-    photographs: Path, folder: Path, judges: Judges, observer: Observer, *, crops: Crops | None, workers: int
+    photographs: Path,
+    folder: Path,
+    judges: Judges,
+    observer: Observer,
+    *,
+    crops: Crops | None,
+    source: str,
+    workers: int,
 ) -> Looks:
     """Looks at all photographs at any depth, each in several sizes; crops are put into a frame first.
+
+    `source` says of what, and by whom, so that looks of something else are not taken for these.
 
     Raises:
         DataUnusable: no photograph shows a face, or the detector never errs.
@@ -145,8 +154,8 @@ def collect_looks(
             found += _written(observer.track(numbers, "crops"), pool.map(of_crop, numbers), file)
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, nobody wants the thousands that wait
-    _write_labels(folder, photographs, found)
-    written = open_looks(folder, photographs)
+    _write_labels(folder, source, found)
+    written = open_looks(folder, source)
     if written is None:
         raise DataUnusable(f"{folder} was emptied while it was written")
     return written
@@ -243,12 +252,12 @@ def _read_or_report(path: Path, observer: Observer) -> NDArray[np.uint8] | None:
         return None
 
 
-def _write_labels(folder: Path, source: Path, found: Sequence[_Look]) -> None:
+def _write_labels(folder: Path, source: str, found: Sequence[_Look]) -> None:
     """Last of all: without labels nothing was finished."""
     partial = folder / "looks.part.npz"
     np.savez(
         partial,
-        source=np.array(str(source.resolve())),
+        source=np.array(source),
         is_face=np.array([each.landmarks is not None for each in found], np.bool_),
         landmarks=np.array([_NOWHERE if each.landmarks is None else each.landmarks for each in found], np.float32),
         sides=np.array([each.side for each in found], np.float32),
