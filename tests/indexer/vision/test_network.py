@@ -22,7 +22,7 @@ from facedex.indexer.vision.network import (
     prefer_rewritten,
     random_input,
 )
-from facedex.indexer.vision.rewrite import split_prelu
+from facedex.indexer.vision.rewrite import has_prelu, split_prelu
 
 INPUT = ModelInput(channels=ChannelOrder.BGR, mean=127.5, scale=1 / 127.5)
 
@@ -91,10 +91,41 @@ def with_a_shared_slope(model: ModelProto) -> ModelProto:
     return model
 
 
+def written_out(model: ModelProto, *, factor_first: bool = False) -> ModelProto:
+    """Each PReLU(x, a) as relu(x) + (−a)·relu(−x), as some converters write it; or with the second part first."""
+    graph = model.graph
+    for slope in [each for each in graph.initializer if each.name.endswith("slope")]:
+        slope.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(slope), slope.name))
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "PRelu":
+            nodes.append(node)
+            continue
+        (x, slope_name), (y,) = node.input, node.output
+        parts = [f"{y}/kept", f"{y}/scaled"]
+        nodes += [
+            helper.make_node("Relu", [x], [parts[0]]),
+            helper.make_node("Neg", [x], [f"{y}/negated"]),
+            helper.make_node("Relu", [f"{y}/negated"], [f"{y}/cut"]),
+            helper.make_node("Mul", [f"{y}/cut", slope_name], [parts[1]]),
+            helper.make_node("Add", parts[::-1] if factor_first else parts, [y]),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
+
+
 @pytest.mark.parametrize(
     "model",
-    [small_net(), small_net(steepest=3.0), with_a_shared_slope(small_net())],
-    ids=["gentle", "steep", "shared slope"],
+    [
+        small_net(),
+        small_net(steepest=3.0),
+        with_a_shared_slope(small_net()),
+        written_out(small_net()),
+        written_out(small_net(), factor_first=True),
+        written_out(with_a_shared_slope(small_net(steepest=3.0))),
+    ],
+    ids=["gentle", "steep", "shared slope", "written out", "written out, other order", "shared slope written out"],
 )
 def test_a_net_without_prelu_gives_the_same_result(model: ModelProto) -> None:
     original = Network("small", model.SerializeToString())
@@ -102,6 +133,37 @@ def test_a_net_without_prelu_gives_the_same_result(model: ModelProto) -> None:
     tensor = random_input(INPUT, (16, 16))
     assert "PRelu" not in {node.op_type for node in split_prelu(model).graph.node}
     assert largest_deviation(original.run(tensor), rewritten.run(tensor)) < 1e-6
+
+
+def operations(model: ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def test_one_slope_for_all_channels_is_a_leaky_relu_to_the_last_bit() -> None:
+    model = with_a_shared_slope(small_net())
+    first = operations(split_prelu(model))[:2]
+    assert first == ["Conv", "LeakyRelu"]
+    expected = operations(split_prelu(model))
+    assert operations(split_prelu(written_out(model))) == expected
+
+
+def test_a_sum_that_only_looks_like_a_prelu_stays() -> None:
+    model = written_out(small_net())
+    negations = [node for node in model.graph.node if node.op_type == "Neg"]
+    for node in negations:
+        node.input[0] = f"{node.input[0]}/other"
+    assert not has_prelu(model)
+    assert operations(split_prelu(model)) == operations(model)
+
+
+def test_parts_of_a_prelu_that_others_need_stay() -> None:
+    model = written_out(with_a_shared_slope(small_net()))
+    model.graph.output.append(helper.make_tensor_value_info("b/cut", TensorProto.FLOAT, [1, 8, 14, 14]))
+    tensor = random_input(INPUT, (16, 16))
+    original = Network("small", model.SerializeToString()).run(tensor)
+    rewritten = Network("small", split_prelu(model).SerializeToString()).run(tensor)
+    assert original.keys() == rewritten.keys() == {"y", "b/cut"}
+    assert largest_deviation(original, rewritten) < 1e-6
 
 
 def quantised_net() -> ModelProto:
