@@ -11,16 +11,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import text
+from tests.indexer.doubles import MODEL
 from typer.testing import CliRunner
 
 from facedex.indexer.api_key import KeyTerms, Role
 from facedex.indexer.audit import PRUNED, AuditEvent, AuditFault, AuditHead, AuditReport, pruning
 from facedex.indexer.cli import app
 from facedex.indexer.errors import AuditNotWhole
+from facedex.indexer.failpoints import Step
 from facedex.indexer.store import audit_log
 from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.enrolling import EnrolmentEntry
+from facedex.indexer.store.records import GalleryRecord, IdentityDetails, NewEnrolment, NewTemplate
 from facedex.indexer.store.store import Store
 from facedex.indexer.store.vault import Vault
 
@@ -122,6 +127,45 @@ def test_the_newest_are_found_by_key_gallery_action_and_moment(site: Site) -> No
     wanted: list[dict[str, Any]] = [{"key_id": "other"}, {"gallery": "old"}, {"since": NOW + timedelta(hours=1)}]
     assert [[each.number for each in audit.newest(limit=3, **each)] for each in wanted] == [[10]] * 3
     assert audit.newest(limit=3, action="nothing") == []
+
+
+# With the change that they are of
+
+
+class Cut(Exception):
+    """The process ends here."""
+
+
+def enrol(store: Store, gallery: GalleryRecord, name: str) -> None:
+    template = NewTemplate(np.eye(1, MODEL.dimension, dtype=np.float32)[0], source_digest=64 * "0")
+    entry = EnrolmentEntry(NewEnrolment(IdentityDetails(name), MODEL.digest, (template,)))
+    store.enrol_all(gallery, [entry], events=lambda enrolled: [search(each.revision) for each in enrolled])
+
+
+@pytest.mark.parametrize(("step", "is_there"), [(Step.BEFORE_COMMIT, False), (Step.AFTER_COMMIT, True)])
+def test_an_enrolment_and_its_entry_are_there_or_neither_is(site: Site, step: Step, *, is_there: bool) -> None:
+    gallery = site.store.create_gallery("staff", model=MODEL, policy={})
+    before = site.store.audit.head().number
+
+    def cut(reached: Step) -> None:
+        if reached is step:
+            raise Cut
+
+    site.store.reached = cut
+    with pytest.raises(Cut):
+        enrol(site.store, gallery, "ada")
+    names = [each.external_id for each in site.store.identities(gallery)]
+    assert (names == ["ada"], site.store.audit.head().number == before + 1) == (is_there, is_there)
+    assert site.faults() == []
+
+
+def test_the_witness_hears_of_an_entry_that_was_written_with_a_change(site: Site) -> None:
+    gallery = site.store.create_gallery("staff", model=MODEL, policy={})
+    enrol(site.store, gallery, "ada")
+    site.store.audit.testify()
+    head = site.store.audit.head()
+    cut_back(site, to=head.number - 1)
+    assert site.faults() == [(AuditFault.CUT_OFF, head.number - 1)]
 
 
 # Not whole
@@ -275,7 +319,12 @@ def test_an_entry_of_a_slow_clock_keeps_those_behind_it(site: Site) -> None:
 
 def test_a_server_that_writes_meanwhile_waits_and_goes_on(site: Site) -> None:
     other = Store.open(site.url)
-    writer = threading.Thread(target=lambda: [other.audit.append([search(100 + each)]) for each in range(20)])
+
+    def write() -> None:
+        for each in range(20):
+            other.audit.append([search(100 + each)])
+
+    writer = threading.Thread(target=write)
     writer.start()
     assert site.store.audit.prune(day(5)) == 4
     writer.join()

@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 from typer.testing import CliRunner
 
 from facedex.indexer.api_key import KeyTerms, KeyText, Role
-from facedex.indexer.audit import AuditEntry, AuditEvent, AuditHead
+from facedex.indexer.audit import AuditEntry, AuditEvent
 from facedex.indexer.cli import app as index_app
 from facedex.indexer.errors import StoreUnavailable
 from facedex.indexer.store.engine import sqlite_url
@@ -109,6 +109,27 @@ def test_a_search_is_written_down_with_its_threshold_and_revision(app: App) -> N
         wire.identification.Identify(request)
     enrol, search = [each.event for each in written(app)][-2:]
     assert (enrol.revision, search.revision, search.threshold) == (enrolled.revision, enrolled.revision, 0.625)
+
+
+def test_each_enrolment_has_one_entry_also_where_it_changes_nothing(app: App) -> None:
+    key = key_of(app._store, *Role)
+    with wire_with(app, key) as wire:
+        create(wire)
+        first = enrol_request("staff", "ada", vectors_of(wire).vector(1), request_id="once")
+        for request in (first, first, enrol_request("staff", "bob", landscape())):
+            wire.enrolment.Enrol(request)
+    outcomes = [outcome for _, _, outcome in told(written(app), key)]
+    assert outcomes == ["OK", "ENROLLED 1", "ENROLLED 1", "REFUSED 1"]
+
+
+def test_an_enrolment_waits_for_nobody_who_writes_the_audit(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry is written with it."""
+    key = key_of(app._store, *Role)
+    with wire_with(app, key) as wire:
+        create(wire)
+        monkeypatch.setattr(app._audit, "write", lambda _event: pytest.fail("a second transaction"))
+        wire.enrolment.Enrol(enrol_request("staff", "ada", vectors_of(wire).vector(1)))
+    assert told(written(app), key)[-1] == ("Enrol", "staff", "ENROLLED 1")
 
 
 def test_what_is_denied_is_written_down_too(app: App) -> None:
@@ -220,16 +241,16 @@ class Shelf:
         self.is_deaf = False
         self.failure: Exception = StoreUnavailable("database or disk is full")
 
-    def write(self, events: Sequence[AuditEvent]) -> AuditHead:
+    def write(self, events: Sequence[AuditEvent]) -> None:
         if self.is_full:
             raise self.failure
         self.groups.append(list(events))
-        return AuditHead(len(self.numbers), b"")
 
-    def testify(self, head: AuditHead) -> None:
+    def testify(self) -> None:
         if self.is_deaf:
             raise self.failure
-        self.testimonies.append(head.number)
+        if len(self.numbers) > max(self.testimonies, default=0):
+            self.testimonies.append(len(self.numbers))
 
     @property
     def numbers(self) -> list[int | None]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from facedex.indexer.audit import AuditEvent
     from facedex.indexer.enrolment import Enrol
     from facedex.indexer.eyes import Eyes, Look
     from facedex.indexer.gallery import Gallery
@@ -48,6 +49,12 @@ class MarkOf(Protocol):
     """The mark of a bulk enrolment, for the results of the items that are enrolled now."""
 
     def __call__(self, results: Sequence[EnrolResult], /) -> LedgerMark: ...
+
+
+class EventsOf(Protocol):
+    """What the audit says of answers."""
+
+    def __call__(self, answers: Sequence[Enrolment], /) -> Sequence[AuditEvent]: ...
 
 
 def no_checkpoint() -> None:
@@ -133,17 +140,18 @@ class Enroller:
         *,
         checkpoint: Callable[[], None] = no_checkpoint,
         mark: MarkOf | None = None,
+        events: EventsOf | None = None,
     ) -> list[Enrolment]:
         """Enrols in this order, as if one after the other, and answers each.
 
-        All of it is one transaction, which also notes how far a bulk enrolment is; only a request id that comes twice
-        makes it two. `mark` is called with the result of each item.
+        All of it is one transaction, which also notes how far a bulk enrolment is, and what the audit says; only a request
+        id that comes twice makes it two. `mark` is called with the result of each item, `events` with the answers, and only
+        where something is to be written.
         """
         with self._committing:
             checkpoint()
-            if mark is not None:
-                return self._commit(prepared, mark=mark)
-            return [answer for part in _without_repetitions(prepared) for answer in self._commit(part, mark=None)]
+            parts = [prepared] if mark is not None else _without_repetitions(prepared)
+            return [answer for part in parts for answer in self._commit(part, mark=mark, events=events)]
 
     def rehearse(self, prepared: Sequence[PreparedRequest]) -> list[EnrolResult]:
         """What would become of each item; nothing is kept."""
@@ -274,7 +282,9 @@ class Enroller:
 
     # From vectors to templates
 
-    def _commit(self, prepared: Sequence[PreparedRequest], *, mark: MarkOf | None) -> list[Enrolment]:
+    def _commit(
+        self, prepared: Sequence[PreparedRequest], *, mark: MarkOf | None, events: EventsOf | None
+    ) -> list[Enrolment]:
         self._gallery.catch_up()
         if self._gallery.record.model.digest != self.model_digest:
             raise ModelChanged(self._gallery.record.name)
@@ -287,7 +297,11 @@ class Enroller:
             results = (result for answer in self._answers(checked, enrolled) for result in answer.results)
             return None if mark is None else mark(list(results))
 
-        return self._answers(checked, self._gallery.enrol_all(entries, mark=ledger))
+        def audited(enrolled: Sequence[Enrolled]) -> Sequence[AuditEvent]:
+            return () if events is None else events(self._answers(checked, enrolled))
+
+        enrolled = self._gallery.enrol_all(entries, mark=ledger, events=None if events is None else audited)
+        return self._answers(checked, enrolled)
 
     def _answers(self, checked: Sequence[PreparedRequest], enrolled: Sequence[Enrolled]) -> list[Enrolment]:
         rest = iter(enrolled)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from facedex.indexer.search.gallery_index import GalleryIndex
     from facedex.indexer.search.segment import Segment
     from facedex.indexer.search.template_index import Hit, TemplateIndex
-    from facedex.indexer.store.enrolling import Enrolled, MarkAfter
+    from facedex.indexer.store.enrolling import Enrolled, EventsAfter, MarkAfter
     from facedex.indexer.store.moment import StoreMoment
     from facedex.indexer.store.records import (
         Change,
@@ -442,9 +442,11 @@ class Gallery:
         (enrolled,) = self.enrol_all([EnrolmentEntry(enrolment, answer_for)])
         return enrolled
 
-    def enrol_all(self, entries: Sequence[EnrolmentEntry], *, mark: MarkAfter = no_mark) -> list[Enrolled]:
+    def enrol_all(
+        self, entries: Sequence[EnrolmentEntry], *, mark: MarkAfter = no_mark, events: EventsAfter | None = None
+    ) -> list[Enrolled]:
         """Commits templates in one transaction, then makes them searchable."""
-        enrolled = self._store.enrol_all(self._record, entries, mark=mark)
+        enrolled = self._store.enrol_all(self._record, entries, mark=mark, events=events)
         self.catch_up()
         return enrolled
 

@@ -263,7 +263,9 @@ def build_server(
         ],
     )
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(galleries, gate), server)
-    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(galleries, patience, lookers), server)
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
+        EnrolmentService(galleries, around.recorder, patience, lookers), server
+    )
     identification_pb2_grpc.add_IdentificationServiceServicer_to_server(IdentificationService(galleries), server)
     calibration_pb2_grpc.add_CalibrationServiceServicer_to_server(CalibrationService(galleries), server)
     operations_pb2_grpc.add_OperationsServiceServicer_to_server(

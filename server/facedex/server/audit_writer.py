@@ -19,7 +19,7 @@ from facedex.indexer.errors import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from facedex.indexer.audit import AuditEvent, AuditHead
+    from facedex.indexer.audit import AuditEvent
 
 logger = structlog.get_logger("facedex.server")
 
@@ -55,21 +55,20 @@ class AuditWriter:
 
     What is `note`d is on disk within a quarter of a second, or when the server has stopped in good order. What is
     `write`n is on disk when that returns; those who write at the same time share a transaction. While the database does
-    not take entries they are kept, up to a bound; then `require` refuses new calls. `testify` is told the head of what was
-    written once in an interval, and when the server stops.
+    not take entries they are kept, up to a bound; then `require` refuses new calls. `testify` is called once in an interval,
+    and when the server stops.
     """
 
     def __init__(
         self,
-        write: Callable[[Sequence[AuditEvent]], AuditHead],
-        testify: Callable[[AuditHead], None],
+        write: Callable[[Sequence[AuditEvent]], None],
+        testify: Callable[[], None],
         *,
         interval_seconds: float = INTERVAL_SECONDS,
         capacity: int = CAPACITY,
     ) -> None:
         self._append = write
         self._testify = testify
-        self._untold: AuditHead | None = None
         self._told_at = -math.inf
         self._interval_seconds = interval_seconds
         self._capacity = capacity
@@ -131,20 +130,17 @@ class AuditWriter:
         self._tell()
 
     def _tell(self) -> None:
-        head, self._told_at = self._untold, time.monotonic()
-        if head is None:
-            return
+        self._told_at = time.monotonic()
         try:
-            self._testify(head)
+            self._testify()
         except Exception as error:  # noqa: BLE001  (the entries are written; the witness is told after the next interval)
             self._note_silence(_cause(error))
         else:
-            self._untold = None
             self._note_silence("")
 
     def _write_group(self, group: list[_Waiting]) -> None:
         try:
-            self._untold = self._append([each.event for each in group])
+            self._append([each.event for each in group])
         except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may go well, and until then nothing is lost)
             self._note_failure(_cause(error))
             time.sleep(self._interval_seconds)

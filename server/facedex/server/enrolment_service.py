@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from facedex.indexer.store.records import IdentityRecord, TemplateRecord
     from facedex.server.enrol_stream import Answer
     from facedex.server.patience import Patience
+    from facedex.server.recorder import Recorder
 
 OUTCOMES = {
     EnrolOutcome.ENROLLED: enrolment_pb2.ENROL_OUTCOME_ENROLLED,
@@ -61,13 +62,19 @@ MAX_PAGE_BYTES = 3 * 2**20
 class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """Translates calls about identities and their templates."""
 
-    def __init__(self, galleries: Galleries, patience: Patience, lookers: Executor) -> None:
+    def __init__(self, galleries: Galleries, recorder: Recorder, patience: Patience, lookers: Executor) -> None:
         self._galleries = galleries
+        self._recorder = recorder
         self._patience = patience
         self._lookers = lookers
 
     def Enrol(self, request: enrolment_pb2.EnrolRequest, context: grpc.ServicerContext) -> enrolment_pb2.EnrolResponse:
-        return self._enrol(request, checkpoint_of(context))
+        checkpoint = checkpoint_of(context)
+        ready = self._looked_at(request, checkpoint)
+        events = self._recorder.events_of_change(context)
+        (enrolment,) = ready.enroller.commit([ready.prepared], checkpoint=checkpoint, events=events)
+        self._galleries.store.reached(Step.BEFORE_REPLY)
+        return _wire_enrolment(enrolment, request.request_id)
 
     def EnrolStream(
         self, request_iterator: Iterator[enrolment_pb2.EnrolStreamRequest], context: grpc.ServicerContext
@@ -124,14 +131,6 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         erased = self._galleries.get(request.gallery).delete_template(request.template_id)
         self._galleries.store.reached(Step.BEFORE_REPLY)
         return enrolment_pb2.DeleteTemplateResponse(revision=erased.revision, receipt=erased.receipt)
-
-    def _enrol(
-        self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]
-    ) -> enrolment_pb2.EnrolResponse:
-        ready = self._looked_at(request, checkpoint)
-        (enrolment,) = ready.enroller.commit([ready.prepared], checkpoint=checkpoint)
-        self._galleries.store.reached(Step.BEFORE_REPLY)
-        return _wire_enrolment(enrolment, request.request_id)
 
     def _looked_at(self, request: enrolment_pb2.EnrolRequest, checkpoint: Callable[[], None]) -> Ready:
         check_request_id(request.request_id)

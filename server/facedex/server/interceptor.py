@@ -87,7 +87,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _unary(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with self._told(method, context), self._recorder.recording(method) as record:
+            with self._told(method, context), self._recorder.recording(method, context) as record:
                 caller = self._admitted(method, context, record)
                 with self._places.of_calls(method).place():
                     request = self._asked_once(method, messages, handler, context, record)
@@ -100,7 +100,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _watch(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._told(method, context), self._recorder.recording(method) as record:
+            with self._told(method, context), self._recorder.recording(method, context) as record:
                 self._admitted(method, context, record)
                 with self._places.of_streams(method).place():
                     request = self._asked_once(method, messages, handler, context, record)
@@ -111,7 +111,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _stream(self, method: str, handler: Any) -> Any:
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._told(method, context), self._recorder.recording(method) as record:
+            with self._told(method, context), self._recorder.recording(method, context) as record:
                 self._admitted(method, context, record)
                 with self._places.of_streams(method).place():
                     self._readiness.require(method)

@@ -20,9 +20,11 @@ from facedex.server.status import failure_of
 from facedex.v1 import enrolment_pb2, identification_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from datetime import datetime
 
+    from facedex.indexer.enroller import EventsOf
+    from facedex.indexer.enrolment import Enrolment
     from facedex.server.audit_writer import AuditWriter
 
 # Of health, and of methods that nobody may call.
@@ -51,6 +53,7 @@ class Record:
     gallery: str = ""
     answer: Any = None
     outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
+    has_entry: bool = False
 
     def asked(self, request: Any) -> None:
         """What is asked; of a stream, each request, in order."""
@@ -84,14 +87,16 @@ class Recorder:
         self._now = now
         self._nobody: Counter[tuple[str, str]] = Counter()
         self._nobody_told_at: datetime | None = None
+        self._records: dict[grpc.ServicerContext, Record] = {}
         self._counting = threading.Lock()
 
     @contextmanager
-    def recording(self, method: str) -> Generator[Record]:
+    def recording(self, method: str, context: grpc.ServicerContext) -> Generator[Record]:
         """Around a call. Raises AuditUnavailable before anything is done, or where a change could not be written down."""
         record = Record(_action(method), self._rules.get(method, UNKNOWN))
         if record.rule.recorded is not Recorded.NOT:
             self._require()
+        self._records[context] = record
         try:
             yield record
         except NotKnown as error:
@@ -100,8 +105,25 @@ class Recorder:
         except Exception as error:
             self._note_failure(record, "CANCELLED" if isinstance(error, grpc.RpcError) else failure_of(error).reason)
             raise
-        if record.answer is not None:
+        finally:
+            del self._records[context]
+        if record.answer is not None and not record.has_entry:
             self._record(record, record.gallery, is_first=record.rule.recorded is Recorded.BEFORE_ANSWER)
+
+    def events_of_change(self, context: grpc.ServicerContext) -> EventsOf | None:
+        """What the audit says of what a call enrols, for the transaction that enrols it; None where it says nothing.
+
+        Then the entry is there if the change is, whatever happens to the server, and costs no transaction of its own.
+        """
+        record = self._records[context]
+        if not self._is_on(record.caller):
+            return None
+
+        def events(answers: Sequence[Enrolment]) -> list[AuditEvent]:
+            record.has_entry = True
+            return [self._event(record, record.gallery, _enrolled(each), revision=each.revision) for each in answers]
+
+        return events
 
     def answered(self, record: Record, gallery: str) -> None:
         """Of a stream: one answer, by the gallery of its request."""
@@ -171,7 +193,15 @@ def _outcome(record: Record) -> str:
     """What came out, in the API's own words and with counts: never who."""
     if isinstance(record.answer, enrolment_pb2.RequestError):
         return record.answer.reason
-    return ", ".join(f"{name} {count}" for name, count in sorted(record.outcomes.items())) or "OK"
+    return _in_words(record.outcomes)
+
+
+def _enrolled(answer: Enrolment) -> str:
+    return _in_words(Counter(each.outcome.name for each in answer.results))
+
+
+def _in_words(outcomes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())) or "OK"
 
 
 def outcomes_of(answer: Any) -> Mapping[str, int]:

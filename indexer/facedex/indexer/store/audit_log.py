@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from facedex.indexer.errors import AuditNotWhole
 from facedex.indexer.store import audit_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from facedex.indexer.store.erasures import Erasures
 
     Transaction = Callable[[], AbstractContextManager[Connection]]
+    Append = Callable[[Connection, Sequence[AuditEvent]], None]
 
 KEY = "audit witness"
 PER_READ = 10_000
@@ -42,8 +45,8 @@ class AuditLog:
     """The audit of an installation: entries are appended, and never changed.
 
     Whoever appends locks the head, so that all servers over one database write one chain. After a transaction, or a few of
-    them, the head is noted in the witness, outside the database; a crash before that leaves the witness behind, which proves
-    nothing wrong.
+    them, `testify` notes the head in the witness, outside the database; a crash before that leaves the witness behind, which
+    proves nothing wrong.
     """
 
     def __init__(
@@ -63,26 +66,50 @@ class AuditLog:
         self._erasures = erasures
         self._witness = witness
         self._is_compared = False
+        self._heads = threading.Lock()
+        self._newest = self._told = NOTHING_PRUNED
 
-    def append(self, events: Sequence[AuditEvent]) -> AuditHead:
+    def append(self, events: Sequence[AuditEvent]) -> None:
         """Writes entries and notes the head in the witness; when it returns, both are on disk. Raises StoreUnavailable."""
-        head = self.write(events)
-        if events:
-            self.testify(head)
-        return head
+        self.write(events)
+        self.testify()
 
-    def write(self, events: Sequence[AuditEvent]) -> AuditHead:
+    def write(self, events: Sequence[AuditEvent]) -> None:
         """Writes entries; when it returns, they are on disk. The witness knows nothing of them until `testify`."""
+        with self.beside_a_change() as append, self._writing() as connection:
+            append(connection, events)
+
+    @contextmanager
+    def beside_a_change(self) -> Generator[Append]:
+        """Around a transaction that changes something: what it is given appends entries within that transaction.
+
+        Appending locks the audit, so it comes last. Where the transaction fails, there are no entries.
+        """
         if not self._is_compared:
             self._note_restored()
             self._is_compared = True
-        with self._writing() as connection:
-            return audit_rows.append(connection, events)
+        heads: list[AuditHead] = []
+        yield lambda connection, events: heads.append(audit_rows.append(connection, events))
+        for head in heads:
+            self._note(head)
 
-    def testify(self, head: AuditHead) -> None:
-        """Notes a head in the witness, if there is one; when it returns, that is on disk. Raises StoreUnavailable."""
-        if self._witness is not None:
-            self._witness.note(self._store_id, head, self._key)
+    def testify(self) -> None:
+        """Notes the last head of what was written here in the witness; when it returns, that is on disk.
+
+        Raises:
+            StoreUnavailable: that is done at the next call.
+
+        """
+        with self._heads:
+            head = self._newest
+        if self._witness is None or head.number <= self._told.number:
+            return
+        self._witness.note(self._store_id, head, self._key)
+        self._told = head
+
+    def _note(self, head: AuditHead) -> None:
+        with self._heads:
+            self._newest = max(self._newest, head, key=lambda each: each.number)
 
     def head(self) -> AuditHead:
         with self._reading() as connection:
@@ -137,7 +164,8 @@ class AuditLog:
                 # Before it is committed: a witness that knows of more than was pruned accuses nobody.
                 self._witness.note_anchor(self._store_id, last, self._key)
             head = audit_rows.append(connection, [*restored, pruning(self._clock(), last)])
-        self.testify(head)
+        self._note(head)
+        self.testify()
         return count
 
     def newest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,13 +16,15 @@ from facedex.indexer.store.schema import identity, template
 from facedex.indexer.store.tombstones import ErasureReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
     from sqlalchemy import Connection
 
+    from facedex.indexer.audit import AuditEvent
     from facedex.indexer.set_digest import TemplateDigester
+    from facedex.indexer.store.audit_log import AuditLog
     from facedex.indexer.store.encryption import Encryption
     from facedex.indexer.store.erasing import ErasureTerms
     from facedex.indexer.store.erasures import Erasures
@@ -66,6 +69,12 @@ def no_mark(_enrolled: Sequence[Enrolled], /) -> None:
     """It is none."""
 
 
+class EventsAfter(Protocol):
+    """What the audit says of these enrolments."""
+
+    def __call__(self, enrolled: Sequence[Enrolled], /) -> Sequence[AuditEvent]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class EnrolmentEntry:
     """Templates to add for one identity, and what is remembered of the answer."""
@@ -77,18 +86,20 @@ class EnrolmentEntry:
 class Enrolments:
     """Enrols groups of people, as if one after the other."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what an enrolment touches)
         self,
         *,
         writing: Transaction,
         erasures: Erasures,
         encryption: Encryption,
         successions: Successions,
+        audit: AuditLog,
         seals: Seals,
         digester: Callable[[str], TemplateDigester],
         clock: Callable[[], datetime],
     ) -> None:
         self._writing = writing
+        self._audit = audit
         self._erasures = erasures
         self._encryption = encryption
         self._successions = successions
@@ -97,9 +108,14 @@ class Enrolments:
         self._clock = clock
 
     def enrol(
-        self, gallery: GalleryRecord, entries: Sequence[EnrolmentEntry], *, mark: MarkAfter = no_mark
+        self,
+        gallery: GalleryRecord,
+        entries: Sequence[EnrolmentEntry],
+        *,
+        mark: MarkAfter = no_mark,
+        events: EventsAfter | None = None,
     ) -> list[Enrolled]:
-        """All or none of them, all by one model, with a mark of how far a bulk enrolment is.
+        """All or none of them, all by one model, with a mark of how far a bulk enrolment is, and with the audit's entries.
 
         Raises:
             ModelChanged: the gallery's model is not theirs.
@@ -110,15 +126,25 @@ class Enrolments:
         """
         terms = self._erasures.terms(ErasureReason.EXPIRED)
         model_digest = entries[0].enrolment.model_digest if entries else None
-        with self._writing() as connection:
+        with self._auditing(events) as audit, self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name, model_digest=model_digest)
             tombstones, enrolled = self._enrol(connection, gallery, entries, terms, standing)
             marked = mark(enrolled)
             if marked is not None:
                 ledger_rows.put_mark(connection, marked, now=self._clock())
+            audit(connection, enrolled)
         for tombstone in tombstones:
             self._erasures.complete(tombstone)
         return enrolled
+
+    @contextmanager
+    def _auditing(self, events: EventsAfter | None) -> Generator[Callable[[Connection, Sequence[Enrolled]], None]]:
+        """Around the transaction: what it is given writes the audit's entries within it, where there are to be any."""
+        if events is None:
+            yield lambda _connection, _enrolled: None
+            return
+        with self._audit.beside_a_change() as append:
+            yield lambda connection, enrolled: append(connection, events(enrolled))
 
     def _enrol(
         self,

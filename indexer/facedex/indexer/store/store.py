@@ -25,7 +25,7 @@ from facedex.indexer.store.api_keys import ApiKeys
 from facedex.indexer.store.audit_log import AuditLog
 from facedex.indexer.store.encryption import Encryption
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_engine
-from facedex.indexer.store.enrolling import Enrolled, EnrolmentEntry, Enrolments, MarkAfter, no_mark
+from facedex.indexer.store.enrolling import Enrolled, EnrolmentEntry, Enrolments, EventsAfter, MarkAfter, no_mark
 from facedex.indexer.store.erasures import DEFAULT_HORIZON, Erasures
 from facedex.indexer.store.exporting import StoreExport
 from facedex.indexer.store.importing import Imports
@@ -137,15 +137,6 @@ class Store:
             seals=self._seals,
             clock=clock,
         )
-        self._enrolments = Enrolments(
-            writing=self._writing,
-            erasures=self.erasures,
-            encryption=self.encryption,
-            successions=self.successions,
-            seals=self._seals,
-            digester=self.digester,
-            clock=clock,
-        )
         self.audit = AuditLog(
             reading=self._reading,
             writing=self._writing,
@@ -153,6 +144,16 @@ class Store:
             clock=clock,
             erasures=self.erasures,
             witness=vault.witness,
+        )
+        self._enrolments = Enrolments(
+            writing=self._writing,
+            erasures=self.erasures,
+            encryption=self.encryption,
+            successions=self.successions,
+            audit=self.audit,
+            seals=self._seals,
+            digester=self.digester,
+            clock=clock,
         )
         self.api_keys = ApiKeys(reading=self._reading, writing=self._writing, clock=clock)
         self.imports = Imports(
@@ -507,10 +508,18 @@ class Store:
         return enrolled
 
     def enrol_all(
-        self, gallery: GalleryRecord, entries: Sequence[EnrolmentEntry], *, mark: MarkAfter = no_mark
+        self,
+        gallery: GalleryRecord,
+        entries: Sequence[EnrolmentEntry],
+        *,
+        mark: MarkAfter = no_mark,
+        events: EventsAfter | None = None,
     ) -> list[Enrolled]:
-        """Enrols one after the other in one transaction, all or none, with a mark of how far a bulk enrolment is."""
-        return self._enrolments.enrol(gallery, entries, mark=mark)
+        """Enrols one after the other in one transaction, all or none.
+
+        With a mark of how far a bulk enrolment is, and with what the audit says of it.
+        """
+        return self._enrolments.enrol(gallery, entries, mark=mark, events=events)
 
     def delete_identity(
         self, gallery: GalleryRecord, external_id: str, *, reason: ErasureReason = ErasureReason.REQUESTED
