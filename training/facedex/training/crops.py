@@ -15,15 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES
 from facedex.indexer.vision.alignment import ARCFACE_LANDMARKS, ARCFACE_SIDE, align, fit_similarity
-from facedex.indexer.vision.decode import ImageLimits, read_photograph
-from facedex.indexer.vision.errors import ImageRefused
 from facedex.indexer.vision.face import Landmarks
 from facedex.indexer.vision.manifest import Border
 from facedex.indexer.vision.pipeline import prominence, unhurried
 from facedex.indexer.vision.scan import Scan
 from facedex.training.errors import DataUnusable, OfOtherData
+from facedex.training.photographs import photographs_in, read_or_report
 from facedex.training.progress import Observer
 
 MARGIN_PX: Final = 16
@@ -131,19 +129,13 @@ def _sources(folder: Path) -> list[_Source]:
     if not folder.is_dir():
         raise DataUnusable(f"{folder} is no folder: give one with photographs, or with a folder for each person")
     people = sorted(each for each in folder.iterdir() if each.is_dir())
-    named = [_Source(path, person.name) for person in people for path in _photographs(person)]
-    return [*named, *(_Source(path, None) for path in _photographs(folder))]
-
-
-def _photographs(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.iterdir() if each.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+    named = [_Source(path, person.name) for person in people for path in photographs_in(person)]
+    return [*named, *(_Source(path, None) for path in photographs_in(folder))]
 
 
 def _crop_or_report(path: Path, scan: Scan, observer: Observer) -> NDArray[np.uint8] | None:
-    try:
-        picture = read_photograph(path.read_bytes(), ImageLimits()).decode()
-    except (OSError, ImageRefused) as problem:
-        observer.report(f"{path} is left out: {problem}")
+    picture = read_or_report(path, observer)
+    if picture is None:
         return None
     crop = _most_prominent(picture, scan)
     if crop is None:

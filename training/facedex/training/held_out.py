@@ -15,12 +15,11 @@ from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.evaluation.acquisition import acquire
 from facedex.indexer.evaluation.evaluation import Evaluation, Faces, OpenSet, evaluate
 from facedex.indexer.jobs.folder import photographs_of
-from facedex.indexer.vision.decode import ImageLimits, read_photograph
-from facedex.indexer.vision.errors import ImageRefused
 from facedex.indexer.vision.findings import Findings
 from facedex.indexer.vision.pipeline import FacePipeline, prominence, unhurried
 from facedex.indexer.vision.scan import Scan
 from facedex.training.errors import DataUnusable
+from facedex.training.photographs import read_or_report
 from facedex.training.progress import Observer
 
 SAME_FACE: Final = 0.5
@@ -85,10 +84,9 @@ def evaluate_detector(own: Scan, teacher: Scan, pictures: Iterator[NDArray[np.ui
 def pictures_below(folder: Path, observer: Observer) -> Iterator[NDArray[np.uint8]]:
     """All photographs of a folder a person; what cannot be read is reported and left out."""
     for photograph in observer.track(photographs_of(folder), "held-out"):
-        try:
-            yield read_photograph(photograph.path.read_bytes(), ImageLimits()).decode()
-        except (OSError, ImageRefused) as problem:
-            observer.report(f"{photograph.path} is left out: {problem}")
+        picture = read_or_report(photograph.path, observer)
+        if picture is not None:
+            yield picture
 
 
 def overlap(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

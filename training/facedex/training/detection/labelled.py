@@ -10,13 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES
-from facedex.indexer.vision.decode import ImageLimits, read_photograph
-from facedex.indexer.vision.errors import ImageRefused
 from facedex.indexer.vision.findings import Findings, join
 from facedex.indexer.vision.pipeline import unhurried
 from facedex.indexer.vision.scan import Scan, shrink
 from facedex.training.errors import DataUnusable, OfOtherData
+from facedex.training.photographs import photographs_below, read_or_report
 from facedex.training.progress import Observer
 
 STORED_SIDE: Final = 320
@@ -79,14 +77,14 @@ def label_photographs(photographs: Path, folder: Path, teacher: Scan, observer: 
         DataUnusable: no photograph can be read.
 
     """
-    files = sorted(each for each in photographs.rglob("*") if each.suffix.lower() in PHOTOGRAPH_SUFFIXES)
     folder.mkdir(parents=True, exist_ok=True)
     sizes: list[tuple[int, int]] = []
     found: list[Findings] = []
     with (folder / _PIXELS).open("wb") as file:
-        for path in observer.track(files, "teacher"):
-            picture = _read_or_report(path, observer)
-            if picture is not None:
+        for path in observer.track(photographs_below(photographs), "teacher"):
+            original = read_or_report(path, observer)
+            if original is not None:
+                picture = shrink(original, min(1.0, STORED_SIDE / max(original.shape[:2])))
                 sizes.append((picture.shape[0], picture.shape[1]))
                 found.append(teacher.find(picture, shrunk_by=1, checkpoint=unhurried))
                 file.write(_framed(picture).tobytes())
@@ -97,15 +95,6 @@ def label_photographs(photographs: Path, folder: Path, teacher: Scan, observer: 
     if written is None:
         raise DataUnusable(f"{folder} was emptied while it was written")
     return written
-
-
-def _read_or_report(path: Path, observer: Observer) -> NDArray[np.uint8] | None:
-    try:
-        picture = read_photograph(path.read_bytes(), ImageLimits()).decode()
-    except (OSError, ImageRefused) as problem:
-        observer.report(f"{path} is left out: {problem}")
-        return None
-    return shrink(picture, min(1.0, STORED_SIDE / max(picture.shape[:2])))
 
 
 def _framed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

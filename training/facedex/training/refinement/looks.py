@@ -15,10 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES
 from facedex.indexer.vision.alignment import ARCFACE_LANDMARKS, ARCFACE_SIDE, align, fit_similarity
-from facedex.indexer.vision.decode import ImageLimits, read_photograph
-from facedex.indexer.vision.errors import ImageRefused
 from facedex.indexer.vision.face import Landmarks
 from facedex.indexer.vision.findings import Findings
 from facedex.indexer.vision.manifest import Border
@@ -26,6 +23,7 @@ from facedex.indexer.vision.scan import Scan
 from facedex.training.crops import Crops
 from facedex.training.errors import DataUnusable, OfOtherData
 from facedex.training.held_out import SAME_FACE, overlap
+from facedex.training.photographs import photographs_below, read_or_report
 from facedex.training.progress import Observer
 from facedex.training.refinement.agreement import agreed_faces, look
 from facedex.training.refinement.network import SIDE
@@ -132,11 +130,11 @@ def collect_looks(
         DataUnusable: no photograph shows a face, or the detector never errs.
 
     """
-    files = sorted(each for each in photographs.rglob("*") if each.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+    files = photographs_below(photographs)
     aligned = _NO_PICTURE if crops is None else crops.pictures
 
     def of_file(number: int) -> list[_Look]:
-        picture = _read_or_report(files[number], observer)
+        picture = read_or_report(files[number], observer)
         return [] if picture is None else _looks(picture, judges, number, _sizes(number))
 
     def of_crop(number: int) -> list[_Look]:
@@ -242,14 +240,6 @@ def _scaled(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.ascontiguousarray(cv2.resize(picture, size, interpolation=how), np.uint8)
-
-
-def _read_or_report(path: Path, observer: Observer) -> NDArray[np.uint8] | None:
-    try:
-        return read_photograph(path.read_bytes(), ImageLimits()).decode()
-    except (OSError, ImageRefused) as problem:
-        observer.report(f"{path} is left out: {problem}")
-        return None
 
 
 def _write_labels(folder: Path, source: str, found: Sequence[_Look]) -> None:
