@@ -33,6 +33,13 @@ RunFolder = Annotated[
     Path, typer.Option("--run", help="Folder of the run: data, checkpoint, curves. Goes on from there.")
 ]
 Output = Annotated[Path, typer.Option(help="Folder that NAME.onnx and NAME.toml are written into.")]
+HeldOutFolder = Annotated[
+    Path | None, typer.Option("--held-out", help="A folder a person, to measure on; never learnt from.")
+]
+Start = Annotated[Path | None, typer.Option("--from", help="Weights or a checkpoint to begin with.")]
+LearningRate = Annotated[float, typer.Option(help="The highest.")]
+Seed = Annotated[int, typer.Option(help="Another number gives another run.")]
+CheckpointEvery = Annotated[float, typer.Option(help="Seconds between checkpoints.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; else a GPU where there is one.")]
 InPrecision = Annotated[Precision, typer.Option(help="What the network computes in; auto is bfloat16 on a GPU.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads on the CPU; else one a core.")]

@@ -17,12 +17,17 @@ from facedex.indexer.vision.models import BUILTIN_DETECTOR, open_detector
 from facedex.indexer.vision.scan import Scan
 from facedex.training.cli_session import (
     UNSTATED,
+    CheckpointEvery,
     CommercialUse,
     Device,
+    HeldOutFolder,
     InPrecision,
+    LearningRate,
     Licence,
     Output,
     RunFolder,
+    Seed,
+    Start,
     Threads,
     good_order,
     say,
@@ -55,8 +60,8 @@ def train_detector(  # noqa: PLR0913  (a command has as many options as it has)
     name: Annotated[str, typer.Option(help="What the model is called.")],
     output: Output = Path(),
     teacher: Annotated[Path | None, typer.Option(help="ONNX detector, manifest beside it; else the built-in.")] = None,
-    held_out: Annotated[Path | None, typer.Option(help="A folder a person, to measure on; never learnt from.")] = None,
-    start: Annotated[Path | None, typer.Option("--from", help="Weights or a checkpoint to begin with.")] = None,
+    held_out: HeldOutFolder = None,
+    start: Start = None,
     samples: Annotated[int, typer.Option(min=1, help="Canvases to learn from.")] = 60_000,
     batch: Annotated[int, typer.Option(min=1, help="Canvases at once.")] = 32,
     side: Annotated[int, typer.Option(min=64, help="Side of a canvas, a multiple of 32.")] = 256,
@@ -65,8 +70,8 @@ def train_detector(  # noqa: PLR0913  (a command has as many options as it has)
         float, typer.Option(min=0, max=1, help="Canvases without a face on which the detector of --from sees one.")
     ] = 0.0,
     hard_candidates: Annotated[int, typer.Option(min=1, help="Canvases that are tried to find those.")] = 20_000,
-    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 4e-3,
-    seed: Annotated[int, typer.Option(help="Another number gives another run.")] = 0,
+    learning_rate: LearningRate = 4e-3,
+    seed: Seed = 0,
     score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Faces below are not reported.")] = 0.6,
     int8: Annotated[bool, typer.Option("--int8", help="Write the model in 8 bits: a third of the size.")] = False,
     small: Annotated[
@@ -75,7 +80,7 @@ def train_detector(  # noqa: PLR0913  (a command has as many options as it has)
     device: Device = None,
     precision: InPrecision = Precision.AUTO,
     threads: Threads = None,
-    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 120.0,
+    checkpoint_every: CheckpointEvery = 120.0,
     licence: Licence = UNSTATED,
     commercial_use: CommercialUse = False,
 ) -> None:

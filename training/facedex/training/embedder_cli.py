@@ -21,12 +21,17 @@ from facedex.indexer.vision.workbench import available_cores
 from facedex.training.backbones.backbone import BackboneName
 from facedex.training.cli_session import (
     UNSTATED,
+    CheckpointEvery,
     CommercialUse,
     Device,
+    HeldOutFolder,
     InPrecision,
+    LearningRate,
     Licence,
     Output,
     RunFolder,
+    Seed,
+    Start,
     Threads,
     good_order,
     say,
@@ -71,9 +76,9 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
     teacher: Annotated[
         list[Path] | None, typer.Option(help="ONNX embedder, manifest beside it; may be repeated.")
     ] = None,
-    held_out: Annotated[Path | None, typer.Option(help="A folder a person, to measure on; never learnt from.")] = None,
+    held_out: HeldOutFolder = None,
     detector: Annotated[Path | None, typer.Option(help="ONNX detector, manifest beside it; else the built-in.")] = None,
-    start: Annotated[Path | None, typer.Option("--from", help="Weights or a checkpoint to begin with.")] = None,
+    start: Start = None,
     backbone: Annotated[BackboneName, typer.Option(help="The network.")] = BackboneName.COMPACT,
     dimension: Annotated[int, typer.Option(min=2, help="Components of a vector.")] = 256,
     loss: Annotated[LossName, typer.Option(help="What is learnt from knowing who is who.")] = LossName.ARCFACE,
@@ -91,8 +96,8 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
     labelled_share: Annotated[float | None, typer.Option(min=0, max=1, help="Faces with a name in a batch.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Faces to learn from, counted each time.")] = 1_000_000,
     batch: Annotated[int, typer.Option(min=2, help="Faces at once.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 2e-3,
-    seed: Annotated[int, typer.Option(help="Another number gives another run.")] = 0,
+    learning_rate: LearningRate = 2e-3,
+    seed: Seed = 0,
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Look at the mirrored face too: better, half as fast.")
     ] = False,
@@ -100,7 +105,7 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
     device: Device = None,
     precision: InPrecision = Precision.AUTO,
     threads: Threads = None,
-    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 120.0,
+    checkpoint_every: CheckpointEvery = 120.0,
     licence: Licence = UNSTATED,
     commercial_use: CommercialUse = False,
 ) -> None:
