@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.indexer.doubles import MODEL
 from typer.testing import CliRunner
 
 from facedex.indexer.api_key import KeyTerms, Role
-from facedex.indexer.audit import PRUNED, AuditEvent, AuditFault, AuditHead, AuditReport, pruning
+from facedex.indexer.audit import PRUNED, RESTORED, AuditEvent, AuditFault, AuditHead, AuditReport, pruning
 from facedex.indexer.cli import app
 from facedex.indexer.errors import AuditNotWhole
 from facedex.indexer.failpoints import Step
@@ -254,6 +255,16 @@ def test_a_witness_that_was_forged_is_found(sqlite_site: Site) -> None:
     with witness._engine.begin() as connection:
         connection.execute(text("UPDATE audit_witness SET number = 6, hash = :hash"), {"hash": head.hash})
     assert sqlite_site.faults() == [(AuditFault.WITNESS_FORGED, 6)]
+
+
+def test_a_restored_database_is_noted_once_by_many_who_write_at_once(site: Site) -> None:
+    cut_back(site, to=6)
+    reopened = site.reopened()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(reopened.write, range(100, 104)))
+    actions = [each.event.action for each in reopened.store.audit.entries()]
+    reopened.close()
+    assert (actions.count(RESTORED), actions[6], len(actions)) == (1, RESTORED, 11)
 
 
 def test_a_database_that_was_restored_from_a_backup_says_for_ever_that_entries_are_missing(sqlite_site: Site) -> None:

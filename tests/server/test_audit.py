@@ -122,12 +122,16 @@ def test_each_enrolment_has_one_entry_also_where_it_changes_nothing(app: App) ->
     assert outcomes == ["OK", "ENROLLED 1", "ENROLLED 1", "REFUSED 1"]
 
 
+def _second_transaction(_event: AuditEvent) -> None:
+    pytest.fail("the entry was written apart from the enrolment")
+
+
 def test_an_enrolment_waits_for_nobody_who_writes_the_audit(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its entry is written with it."""
     key = key_of(app._store, *Role)
     with wire_with(app, key) as wire:
         create(wire)
-        monkeypatch.setattr(app._audit, "write", lambda _event: pytest.fail("a second transaction"))
+        monkeypatch.setattr(app._audit, "write", _second_transaction)
         wire.enrolment.Enrol(enrol_request("staff", "ada", vectors_of(wire).vector(1)))
     assert told(written(app), key)[-1] == ("Enrol", "staff", "ENROLLED 1")
 

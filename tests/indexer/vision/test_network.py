@@ -16,6 +16,7 @@ from facedex.indexer.vision.manifest import ChannelOrder, ModelInput
 from facedex.indexer.vision.network import (
     TOLERANCE,
     Network,
+    Tensor,
     largest_deviation,
     open_network,
     open_with_free_size,
@@ -140,11 +141,55 @@ def operations(model: ModelProto) -> list[str]:
 
 
 def test_one_slope_for_all_channels_is_a_leaky_relu_to_the_last_bit() -> None:
+    tensor = random_input(INPUT, (16, 16))
     model = with_a_shared_slope(small_net())
-    first = operations(split_prelu(model))[:2]
-    assert first == ["Conv", "LeakyRelu"]
-    expected = operations(split_prelu(model))
-    assert operations(split_prelu(written_out(model))) == expected
+    second = next(each for each in model.graph.initializer if each.name == "second_slope")
+    second.CopyFrom(numpy_helper.from_array(np.full((1, 1, 1), 3.5, np.float32), second.name))
+    expected = Network("small", model.SerializeToString()).run(tensor)
+    for form in (model, written_out(model)):
+        rewritten = split_prelu(form)
+        assert operations(rewritten) == ["Conv", "LeakyRelu", "Conv", "LeakyRelu", "GlobalAveragePool"]
+        assert largest_deviation(expected, Network("small", rewritten.SerializeToString()).run(tensor)) == 0
+
+
+def test_files_of_the_oldest_format_that_onnxruntime_takes_are_rewritten_too() -> None:
+    """There, every constant is an input of the graph as well."""
+    model = written_out(with_a_shared_slope(small_net()))
+    model.ir_version = 3
+    for each in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(each.name, TensorProto.FLOAT, each.dims))
+    del model.graph.node[6:]  # up to the first PReLU, which has one slope
+    model.graph.node[-1].output[0] = "y"
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 14, 14]))
+    rewritten = split_prelu(model)
+    assert operations(rewritten) == ["Conv", "LeakyRelu"]
+    Network("small", rewritten.SerializeToString())
+
+
+def test_what_a_branch_takes_from_outside_stays() -> None:
+    model = written_out(with_a_shared_slope(small_net()))
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["b/cut"], ["taken"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("taken", TensorProto.FLOAT, None)],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((), np.bool_), "always"))
+    model.graph.node.append(helper.make_node("If", ["always"], ["z"], then_branch=body, else_branch=body))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    tensor = random_input(INPUT, (16, 16))
+    original = Network("small", model.SerializeToString()).run(tensor)
+    assert largest_deviation(original, Network("small", split_prelu(model).SerializeToString()).run(tensor)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "other", [np.zeros((1, 1, 4), np.float32), np.full((1, 4), np.nan, np.float32), np.full((1, 4), 2, np.float32)]
+)
+def test_outputs_of_another_shape_or_without_numbers_are_no_agreement(other: Tensor) -> None:
+    right = np.ones((1, 4), np.float32)
+    assert largest_deviation({"x": right, "y": right}, {"x": right, "y": right}) == 0
+    assert largest_deviation({"x": right, "y": right}, {"x": right, "y": other}) >= 1
 
 
 def test_a_sum_that_only_looks_like_a_prelu_stays() -> None:

@@ -38,11 +38,7 @@ class Teacher:
         self._contract = _contract_of(self.manifest)
         graph = onnx.read_bytes()
         open_embedder(self.manifest, graph).try_out()
-        self._run = (
-            _on_gpu(graph)
-            if _GPU in onnxruntime.get_available_providers()
-            else _on_cores(self.manifest, graph, threads)
-        )
+        self._run = _on_gpu(graph) or _on_cores(self.manifest, graph, threads)
         self._map = _from_its_crop_to_ours(self._contract).to(device)
 
     @property
@@ -113,13 +109,19 @@ def _on_cores(manifest: ModelManifest, graph: bytes, threads: int) -> Embed:
 
     def embed(faces: Faces) -> Faces:
         outputs = pool.map(network.run, np.split(faces, len(faces)))
-        return np.concatenate([output[network.output_names[0]].reshape(1, -1) for output in outputs])
+        vectors = [output[network.output_names[0]].reshape(1, -1) for output in outputs]
+        return np.concatenate(vectors).astype(np.float32)  # some networks answer in 16 bits
 
     return embed
 
 
-def _on_gpu(graph: bytes) -> Embed:
+def _on_gpu(graph: bytes) -> Embed | None:
+    """None where there is no GPU that onnxruntime can use."""
+    if _GPU not in onnxruntime.get_available_providers():
+        return None
     session: Any = onnxruntime.InferenceSession(graph, providers=[_GPU, "CPUExecutionProvider"])
+    if _GPU not in session.get_providers():
+        return None
     (taken,) = session.get_inputs()
     most = taken.shape[0] if isinstance(taken.shape[0], int) else None
 

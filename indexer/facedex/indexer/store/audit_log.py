@@ -66,6 +66,7 @@ class AuditLog:
         self._erasures = erasures
         self._witness = witness
         self._is_compared = False
+        self._comparing = threading.Lock()
         self._heads = threading.Lock()
         self._newest = self._told = NOTHING_PRUNED
 
@@ -85,9 +86,10 @@ class AuditLog:
 
         Appending locks the audit, so it comes last. Where the transaction fails, there are no entries.
         """
-        if not self._is_compared:
-            self._note_restored()
-            self._is_compared = True
+        with self._comparing:
+            if not self._is_compared:
+                self._note_restored()
+                self._is_compared = True
         heads: list[AuditHead] = []
         yield lambda connection, events: heads.append(audit_rows.append(connection, events))
         for head in heads:

@@ -1,6 +1,7 @@
 """What a detector or embedder needs of a network, and an ONNX network on onnxruntime, one thread a run."""
 
 import logging
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -152,10 +153,18 @@ def prefer_rewritten(original: Network, rewritten_model: onnx.ModelProto, tensor
 
 
 def largest_deviation(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> float:
-    """The largest difference of two runs, relative to the largest expected value of the same output."""
-    return max(
-        float(np.abs(expected[name] - actual[name]).max() / (np.abs(expected[name]).max() + 1e-12)) for name in expected
-    )
+    """The largest difference of two runs, relative to the largest expected value of the same output.
+
+    Infinite where a shape differs, or something is no number.
+    """
+    return max(_deviation(expected[name], actual[name]) for name in expected)
+
+
+def _deviation(expected: Tensor, actual: Tensor) -> float:
+    if expected.shape != actual.shape:
+        return math.inf
+    deviation = float(np.abs(expected - actual).max() / (np.abs(expected).max() + 1e-12))
+    return deviation if math.isfinite(deviation) else math.inf
 
 
 def _parse(name: str, graph: bytes) -> onnx.ModelProto:

@@ -35,6 +35,7 @@ def split_prelu(model: ModelProto) -> ModelProto:
         for new in _without_prelu(node, slopes, rewritten.graph, is_quantised=is_quantised)
     ]
     _set_nodes(rewritten.graph, nodes)
+    _drop_unused_constants(rewritten.graph)
     return rewritten
 
 
@@ -83,9 +84,28 @@ def _needed(nodes: list[NodeProto], graph: GraphProto) -> list[NodeProto]:
     kept: list[NodeProto] = []
     for node in reversed(nodes):
         if any(wanted[name] for name in node.output):
-            wanted.update(node.input)
+            wanted.update(_names_used(node))
             kept.append(node)
     return kept[::-1]
+
+
+def _names_used(node: NodeProto) -> Iterator[str]:
+    """What a node takes, and what the bodies of loops and branches take from outside, and of their own."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            for inner in body.node:
+                yield from _names_used(inner)
+            yield from (each.name for each in body.output)
+
+
+def _drop_unused_constants(graph: GraphProto) -> None:
+    """Of both the model's and ours; old versions of the format ask for more where one is no input of the graph."""
+    used = {name for node in graph.node for name in _names_used(node)}
+    used |= {each.name for each in (*graph.input, *graph.output)}
+    kept = [each for each in graph.initializer if each.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _slopes(graph: GraphProto) -> dict[str, NDArray[np.float32]]:
