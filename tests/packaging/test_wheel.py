@@ -62,6 +62,7 @@ def names(wheel: Path) -> list[str]:
         "facedex/training/py.typed",
         "facedex/training/backbones/iresnet.py",
         "facedex/training/detection/network.py",
+        "facedex/training/weights/facedex_starter_embedder.pt",
         "facedex/v1/py.typed",
     ],
 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from facedex.indexer.calibration.uncertainty import RateInterval
 from facedex.indexer.evaluation.evaluation import Evaluation
-from facedex.indexer.vision.models import BUILTIN_DETECTOR, open_embedder, read_manifest
+from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, open_embedder, read_manifest
 from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.scan import Scan
 from facedex.indexer.vision.workbench import available_cores
@@ -31,7 +31,6 @@ from facedex.training.cli_session import (
     Output,
     RunFolder,
     Seed,
-    Start,
     Threads,
     good_order,
     say,
@@ -64,6 +63,8 @@ from facedex.training.loop import Loop, LoopSettings, start_from
 from facedex.training.progress import Bars, Observer
 from facedex.training.teacher import Teachers
 
+BUILTIN_WEIGHTS = Path(__file__).parent / "weights" / f"{BUILTIN_EMBEDDER}.pt"
+"""A state dict of the backbone `compact` with 256 dimensions, in 16 bits; its card is the built-in embedder's."""
 _CALIBRATION_CROPS = 256
 
 
@@ -78,7 +79,10 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
     ] = None,
     held_out: HeldOutFolder = None,
     detector: Annotated[Path | None, typer.Option(help="ONNX detector, manifest beside it; else the built-in.")] = None,
-    start: Start = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Weights or a checkpoint to begin with; builtin: those of the built-in embedder."),
+    ] = None,
     backbone: Annotated[BackboneName, typer.Option(help="The network.")] = BackboneName.COMPACT,
     dimension: Annotated[int, typer.Option(min=2, help="Components of a vector.")] = 256,
     loss: Annotated[LossName, typer.Option(help="What is learnt from knowing who is who.")] = LossName.ARCFACE,
@@ -144,7 +148,7 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
             held_out=None if held_out is None else HeldOut(_crops(held_out, run / "held-out", scan, observer)),
         )
         if start is not None:
-            start_from(start, lesson.student)
+            start_from(BUILTIN_WEIGHTS if start == Path("builtin") else start, lesson.student)
         student = Loop(lesson, pace, folder=run, workplace=workplace).run(observer)
         terms = Terms(name, licence, commercial_use)
         graph = _export(student, crops, output, terms, mirror=mirror, int8=int8)
