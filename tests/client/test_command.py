@@ -533,8 +533,12 @@ def test_every_command_has_help(facedex: Facedex) -> None:
         assert (done.code, "Usage: " in done.out) == (0, True), command
 
 
-def test_the_exit_codes_are_in_the_help(facedex: Facedex) -> None:
-    assert "3    done, and the answer is no" in facedex("--help").out
+def test_examples_and_exit_codes_stand_in_the_help_line_by_line(facedex: Facedex) -> None:
+    lines = [line.strip() for line in facedex("--help").out.splitlines()]
+    assert "facedex enrol staff ada ada.jpg" in lines
+    assert "130  ended with Ctrl-C" in lines
+    examples = [line.strip() for line in facedex("enrol", "--help").out.splitlines()]
+    assert 'facedex enrol staff ada ada-1.jpg ada-2.jpg --name "Ada Lovelace"' in examples
 
 
 def report(*faults: str) -> consistency_pb2.CheckConsistencyResponse:

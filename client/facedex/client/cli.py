@@ -82,7 +82,7 @@ def options(  # noqa: PLR0913  (a command has as many options as it has)
         typer.Option("--version", callback=_show_version, is_eager=True, help="Tell the version."),
     ] = False,
 ) -> None:
-    r"""Tell who, of the people enrolled in a gallery, is on a photograph.
+    """Tell who, of the people enrolled in a gallery, is on a photograph.
 
     \b
     facedex galleries create staff
@@ -94,9 +94,10 @@ def options(  # noqa: PLR0913  (a command has as many options as it has)
       0    done
       1    error: one line on the standard error says what to do
       2    wrong usage
-      3    done, and the answer is no: not the same person, a photograph was refused, or store and index differ
+      3    done, and the answer is no: not the same person, a photograph
+           was refused, or store and index differ
       130  ended with Ctrl-C
-    """
+    """  # noqa: D301  (the letter that \b stands for keeps lines as they are)
     if (client_cert is None) != (client_key is None):
         raise typer.BadParameter("--client-cert and --client-key go together")
     entry = Entry(

@@ -115,7 +115,7 @@ def enrol(  # noqa: PLR0913 - one parameter for each option
     mislabelled: MislabelledChoice = None,
     json: Json = False,
 ) -> None:
-    r"""Enrol photographs of one person, or a whole folder of people.
+    """Enrol photographs of one person, or a whole folder of people.
 
     \b
     facedex enrol staff ada ada-1.jpg ada-2.jpg --name "Ada Lovelace"
@@ -123,7 +123,7 @@ def enrol(  # noqa: PLR0913 - one parameter for each option
 
     A photograph that was enrolled before is not enrolled twice: after a break, run the same command again.
     Exits with 3 where a photograph was refused; the others are enrolled.
-    """
+    """  # noqa: D301  (the letter that \b stands for keeps lines as they are)
     chosen = _chosen(identity, photographs or [], folder)
     about = About(
         gallery=gallery,
