@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PACKAGES = ("facedex", "numpy", "onnxruntime", "faiss-cpu", "torch")
 FACES = 64
 # What a network in 8 bits may come down to on noise, see vision/accelerated/network.py; others were held to more when opened.
-LEAST_COSINE = 0.995
+LEAST_COSINE = 0.998
 
 
 @dataclass(frozen=True, slots=True)

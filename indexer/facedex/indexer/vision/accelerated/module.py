@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from facedex.indexer.vision.accelerated.graph import Array, Graph, Node, with_batch_norm_in_convolutions
 from facedex.indexer.vision.accelerated.operators import IN_SINGLE_PRECISION, ON_HOST, OPERATORS
+from facedex.indexer.vision.accelerated.whole_numbers import with_whole_numbers
 from facedex.indexer.vision.errors import ModelUnusable
 
 
@@ -34,7 +35,7 @@ class GraphModule(nn.Module):
         if unknown := sorted(graph.operators - OPERATORS.keys()):
             raise ModelUnusable(name, f"{', '.join(unknown)} is not known on a GPU: use --device cpu")
         self.model_name = name
-        simplified = with_batch_norm_in_convolutions(_computed_beforehand(graph))
+        simplified = with_batch_norm_in_convolutions(_computed_beforehand(with_whole_numbers(graph)))
         self._graph = simplified
         self._steps = _steps(simplified)
         self._host: dict[str, Array] = {}

@@ -33,7 +33,7 @@ ON_HOST: Final[Mapping[str, int]] = {
     "Unsqueeze": 1,
 }
 """From which input on an operator takes numbers that stay outside of the device."""
-IN_SINGLE_PRECISION: Final = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
+IN_SINGLE_PRECISION: Final = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear"})
 """Sums of products of 8-bit numbers do not fit into 16 bits."""
 
 
