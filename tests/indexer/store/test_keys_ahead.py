@@ -60,6 +60,17 @@ def test_in_a_hurry_they_are_made_in_groups_up_to_a_most(ahead: KeysAhead, keys:
     assert max(count for _, count in keys.made) == MOST
 
 
+def test_where_some_grew_too_old_half_as_many_are_made_and_after_a_rest_one(
+    ahead: KeysAhead, keys: CountingKeys
+) -> None:
+    for _ in range(16):
+        ahead.take(STAFF, 1)
+    for rest in (1.5, 1.5, 50):
+        keys.watch.now += rest * LIFE_SECONDS
+        ahead.take(STAFF, 1)
+    assert [count for _, count in keys.made] == [1, 2, 4, 8, 16, 8, 4, 1]
+
+
 def test_no_key_is_given_that_was_made_too_long_ago(ahead: KeysAhead, keys: CountingKeys) -> None:
     for number in range(400):
         keys.watch.now += 0.001 + 0.05 * (number % 7 == 0)

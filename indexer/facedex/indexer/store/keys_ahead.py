@@ -29,7 +29,7 @@ class _Stock:
 
 
 class KeysAhead:
-    """Makes one key for whoever enrols now and then, and twice as many each time they are used up at once.
+    """Makes one key for whoever enrols now and then, twice as many each time they are used up at once, else half as many.
 
     Keys that nobody took are destroyed by `Encryption.sweep`, as those of enrolments that died.
     """
@@ -52,8 +52,9 @@ class KeysAhead:
 
     def _fill(self, place: KeyPlace, stock: _Stock, *, least: int) -> None:
         now = self._clock()
-        is_hurried = now - stock.made_at < LIFE_SECONDS
-        stock.made = max(least, min(MOST, 2 * stock.made) if is_hurried else 1)
+        lives = int((now - stock.made_at) / LIFE_SECONDS)
+        wanted = 2 * stock.made if lives == 0 else stock.made >> lives
+        stock.made = max(least, 1, min(MOST, wanted))
         stock.made_at = now
         made = self._keys.create_all(place, count=stock.made)
         stock.keys.extend((now + LIFE_SECONDS, each) for each in made)
