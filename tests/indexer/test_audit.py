@@ -160,6 +160,19 @@ def test_an_enrolment_and_its_entry_are_there_or_neither_is(site: Site, step: St
     assert site.faults() == []
 
 
+def test_the_witness_is_not_told_again_what_it_was_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    def note(_store_id: str, head: AuditHead, _key: bytes) -> None:
+        told.append(head.number)
+
+    monkeypatch.setattr(site.vault.witness, "note", note)
+    site.store.audit.write([search(10)])
+    for _ in range(3):
+        site.store.audit.testify()
+    assert told == [10]
+
+
 def test_the_witness_hears_of_an_entry_that_was_written_with_a_change(site: Site) -> None:
     gallery = site.store.create_gallery("staff", model=MODEL, policy={})
     enrol(site.store, gallery, "ada")
