@@ -44,7 +44,6 @@ from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.store import Store
 
 PEOPLE = Path(__file__).parent.parent / "tests" / "data" / "people"
-CALLERS = 4
 ALLOWED = 1.05
 GALLERY = "staff"
 PHOTOGRAPHS = 20
@@ -60,12 +59,13 @@ class Asked:
 
     server: ServerProcess
     client: Client
+    callers: int
 
     def round(self, work: Work, calls: int, numbers: Iterator[int]) -> tuple[float, float]:
         """Milliseconds of the server's processor time a call, and calls a second."""
         todo = [next(numbers) for _ in range(calls)]
         cpu, started = self.server.processor_seconds, time.perf_counter()
-        with ThreadPoolExecutor(CALLERS) as callers:
+        with ThreadPoolExecutor(self.callers) as callers:
             list(callers.map(partial(work, self.client), todo))
         seconds = time.perf_counter() - started
         return 1_000 * (self.server.processor_seconds - cpu) / calls, calls / seconds
@@ -115,9 +115,13 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds of each kind on each server.")] = 10,
     people: Annotated[int, typer.Option(help="People in each gallery.")] = 2_000,
     calls: Annotated[int, typer.Option(help="Photographs of one round; of vectors ten times as many.")] = 40,
+    callers: Annotated[
+        int, typer.Option(help="Calls at the same time; fewer leave cores idle while disks are waited for.")
+    ] = 16,
     only: Annotated[
         list[str] | None, typer.Option(help="These parts beside the open server; default: every one.")
     ] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="These kinds of calls; default: every one.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
 ) -> None:
     """Measures all servers."""
@@ -125,15 +129,20 @@ def main(
         collector = stack.enter_context(collecting())
         names = [each for each in SIDES if each == OPEN or not only or each in only]
         sides = [
-            stack.enter_context(protected_by(SIDES[name], Path(folder) / str(number), collector))
+            stack.enter_context(protected_by(SIDES[name], Path(folder) / str(number), collector, callers))
             for number, name in enumerate(names)
         ]
         for side in sides:
             _fill(side, people)
         kinds = _kinds(sides[0].client, people)
         beside = dict(zip(names, sides, strict=True))
-        costs = [each for name, work, times in kinds for each in _costs(name, beside, work, calls * times, rounds)]
-    _report(costs)
+        costs = [
+            each
+            for name, work, times in kinds
+            if not kind or name in kind
+            for each in _costs(name, beside, work, calls * times, rounds)
+        ]
+    _report(costs, callers)
     bars = [
         Bar(f"processor time, {each.protection} to none: {each.call}", Side.AT_MOST, ALLOWED, each.cpu_ratio)
         for each in costs
@@ -165,7 +174,7 @@ def collecting() -> Generator[str]:
 
 
 @contextmanager
-def protected_by(part: Part, folder: Path, collector: str) -> Generator[Asked]:
+def protected_by(part: Part, folder: Path, collector: str, callers: int) -> Generator[Asked]:
     """A server with these parts of protection; metrics are counted and calls are logged by every server."""
     data = folder / "data"
     data.mkdir(parents=True)
@@ -181,7 +190,7 @@ def protected_by(part: Part, folder: Path, collector: str) -> Generator[Asked]:
         options += ["--otlp-endpoint", collector]
     key = _api_key(data) if Part.KEYS in part else None
     with ServerProcess(data, *options) as server, Client.connect(server.address, api_key=key, tls=tls) as client:
-        yield Asked(server, client)
+        yield Asked(server, client, callers)
 
 
 def _api_key(data: Path) -> str:
@@ -223,7 +232,7 @@ def _fill(side: Asked, people: int) -> None:
     def enrol(number: int) -> None:
         side.client.enrol(GALLERY, str(number), vectors=[vector(number)])
 
-    with ThreadPoolExecutor(CALLERS) as callers:
+    with ThreadPoolExecutor(side.callers) as callers:
         list(callers.map(enrol, range(people)))
     side.server.rest()
 
@@ -247,7 +256,7 @@ def _costs(name: str, beside: Mapping[str, Asked], work: Work, calls: int, round
     sides = list(beside.values())
     numbers = [count() for _ in sides]
     for side, each in zip(sides, numbers, strict=True):
-        side.round(work, max(CALLERS, calls // 4), each)
+        side.round(work, max(side.callers, calls // 4), each)
     measured = [
         [side.round(work, calls, each) for side, each in zip(sides, numbers, strict=True)] for _ in range(rounds)
     ]
@@ -257,7 +266,7 @@ def _costs(name: str, beside: Mapping[str, Asked], work: Work, calls: int, round
         yield Cost(name, protection, cpu, ratios[0], speed, ratios[1])
 
 
-def _report(costs: Iterable[Cost]) -> None:
+def _report(costs: Iterable[Cost], callers: int) -> None:
     rows = [
         (
             each.call,
@@ -270,7 +279,7 @@ def _report(costs: Iterable[Cost]) -> None:
         for each in costs
     ]
     headings = ("", "protection", "CPU ms", "ratio", "calls/s", "ratio")
-    print_table(f"What protection costs, {CALLERS} callers", headings, rows)
+    print_table(f"What protection costs, {callers} callers", headings, rows)
 
 
 if __name__ == "__main__":

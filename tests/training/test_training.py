@@ -20,6 +20,7 @@ from facedex.indexer import models_cli
 from facedex.indexer.vision import models
 from facedex.indexer.vision.models import BUILTIN_EMBEDDER, ModelFolder
 from facedex.training.cli import app
+from facedex.training.optimisers import OptimiserName
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,14 @@ def test_a_folder_of_people_becomes_a_model_and_a_corrupt_photograph_is_reported
     assert json.loads((tmp_path / "run" / "history.json").read_text())[-1]["step"] == 8
 
 
-def test_a_killed_run_goes_on_and_ends_where_it_would_have_ended(small_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", list(OptimiserName))
+def test_a_killed_run_goes_on_and_ends_where_it_would_have_ended(
+    small_folder: Path, tmp_path: Path, optimiser: str
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    samples = 480
-    assert CliRunner().invoke(app, embedder(small_folder, whole, samples=samples)).exit_code == 0
-    command = embedder(small_folder, killed, "--checkpoint-every", "0", samples=samples)
+    samples, chosen = 480, ("--optimiser", optimiser)
+    assert CliRunner().invoke(app, embedder(small_folder, whole, *chosen, samples=samples)).exit_code == 0
+    command = embedder(small_folder, killed, *chosen, "--checkpoint-every", "0", samples=samples)
     program = subprocess.Popen([sys.executable, "-m", "facedex.training", *command], env=os.environ)
     deadline = time.monotonic() + 60
     while not (killed / "checkpoint.pt").exists() and time.monotonic() < deadline:
@@ -119,13 +123,13 @@ def test_other_losses_learn_too(small_folder: Path, tmp_path: Path, loss: str) -
 
 
 def test_faces_without_names_are_learnt_from_a_teacher(people: Path, tmp_path: Path) -> None:
-    """With faces mixed of two, and a class for each face."""
+    """With faces mixed of two, each seen in several ways, and a class for each face that is not mixed."""
     nameless = tmp_path / "nameless"
     nameless.mkdir()
     for number, photograph in enumerate(sorted(people.glob("person_00*/*.jpg"))[:8]):
         (nameless / f"{number}.jpg").write_bytes(photograph.read_bytes())
     builtin = Path(models.__file__).parent / "builtin" / f"{BUILTIN_EMBEDDER}.onnx"
-    options = ("--teacher", str(builtin), "--mixed-share", "0.5", "--relational-weight", "1")
+    options = ("--teacher", str(builtin), "--mixed-share", "0.9", "--mixed-views", "3", "--relational-weight", "1")
     answer = CliRunner().invoke(app, embedder(nameless, tmp_path / "run", *options, samples=32))
     assert answer.exit_code == 0, answer.output
     last = json.loads((tmp_path / "run" / "history.json").read_text())[-1]

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,10 +18,18 @@ from facedex.indexer.enrolment import (
     Finding,
     VectorItem,
 )
-from facedex.indexer.errors import InvalidArgument, ModelChanged, RequestIdReused, VectorInvalid, WrongModel
+from facedex.indexer.errors import (
+    InvalidArgument,
+    ModelChanged,
+    RequestIdReused,
+    StoreUnavailable,
+    VectorInvalid,
+    WrongModel,
+)
 from facedex.indexer.eyes import LookRules
 from facedex.indexer.guards import Lookalike, Newcomers, action_for, guard_finding
 from facedex.indexer.policy import GuardAction
+from facedex.indexer.shared_turns import SharedTurns
 from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import IdentityDetails, NewEnrolment, NewTemplate, RememberedRequest, SuccessorVector
 from facedex.indexer.vectors import checked_vector
@@ -43,6 +51,10 @@ if TYPE_CHECKING:
 
 MAX_ITEMS = 100
 MAX_REQUEST_ID_CHARACTERS = 64
+# Requests of one transaction. Others who enrol into the gallery wait for it.
+MAX_GROUP = 32
+
+Asked = TypeVar("Asked")
 
 
 class MarkOf(Protocol):
@@ -69,6 +81,15 @@ class PreparedRequest:
     digest: str
     items: tuple[_Prepared, ...] = ()
     answer: Enrolment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A prepared request with its caller: `checkpoint` raises where nobody waits any more, `events` is what the audit says."""
+
+    prepared: PreparedRequest
+    checkpoint: Callable[[], None] = no_checkpoint
+    events: EventsOf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +121,7 @@ class Enroller:
         """The model of the vectors that this one makes and takes."""
         # From looking for duplicates to applying, so that two photographs of one person cannot pass each other.
         self._committing = threading.Lock()
+        self._turns = SharedTurns(self.commit_each, at_most=MAX_GROUP)
 
     def enrol(self, request: Enrol, *, checkpoint: Callable[[], None] = no_checkpoint) -> Enrolment:
         """Raises what `checkpoint` raises, before anything is kept."""
@@ -140,18 +162,48 @@ class Enroller:
         *,
         checkpoint: Callable[[], None] = no_checkpoint,
         mark: MarkOf | None = None,
-        events: EventsOf | None = None,
     ) -> list[Enrolment]:
         """Enrols in this order, as if one after the other, and answers each.
 
-        All of it is one transaction, which also notes how far a bulk enrolment is, and what the audit says; only a request
-        id that comes twice makes it two. `mark` is called with the result of each item, `events` with the answers, and only
-        where something is to be written.
+        All of it is one transaction, which also notes how far a bulk enrolment is; only a request id that comes twice makes
+        it two. `mark` is called with the result of each item, and only where something is to be written.
         """
         with self._committing:
             checkpoint()
-            parts = [prepared] if mark is not None else _without_repetitions(prepared)
-            return [answer for part in parts for answer in self._commit(part, mark=mark, events=events)]
+            parts = [prepared] if mark is not None else _without_repetitions(prepared, _request_id)
+            return [answer for part in parts for answer in self._commit(part, mark=mark)]
+
+    def commit_shared(self, submission: Submission) -> Enrolment:
+        """Enrols one in the transaction of all who came while others had their turn; who comes alone is enrolled alone."""
+        return self._turns.result_of(submission)
+
+    def commit_each(self, submissions: Sequence[Submission]) -> list[Enrolment | Exception]:
+        """Enrols in this order, and tells what became of each: what one of them is refused for spoils no other one.
+
+        All of it is one transaction, with what the audit says; only a request id that comes twice makes it two, and where
+        something cannot be enrolled, each has a transaction of its own.
+        """
+        with self._committing:
+            parts = _without_repetitions(submissions, lambda each: _request_id(each.prepared))
+            return [outcome for part in parts for outcome in self._commit_part(part)]
+
+    def _commit_part(self, submissions: Sequence[Submission]) -> list[Enrolment | Exception]:
+        refusals = [_refusal(each.checkpoint) for each in submissions]
+        waiting = [each for each, refusal in zip(submissions, refusals, strict=True) if refusal is None]
+        outcomes = iter(self._commit_together(waiting))
+        return [next(outcomes) if refusal is None else refusal for refusal in refusals]
+
+    def _commit_together(self, submissions: Sequence[Submission]) -> list[Enrolment | Exception]:
+        if not submissions:
+            return []
+        try:
+            return [*self._commit([each.prepared for each in submissions], events=_events_of(submissions))]
+        except StoreUnavailable as error:  # whether it was committed is unknown; each of them may be sent again
+            return [error] * len(submissions)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the others may be enrolled)
+            if len(submissions) == 1:
+                return [error]
+            return [outcome for each in submissions for outcome in self._commit_together([each])]
 
     def rehearse(self, prepared: Sequence[PreparedRequest]) -> list[EnrolResult]:
         """What would become of each item; nothing is kept."""
@@ -283,7 +335,11 @@ class Enroller:
     # From vectors to templates
 
     def _commit(
-        self, prepared: Sequence[PreparedRequest], *, mark: MarkOf | None, events: EventsOf | None
+        self,
+        prepared: Sequence[PreparedRequest],
+        *,
+        mark: MarkOf | None = None,
+        events: EventsOf | None = None,
     ) -> list[Enrolment]:
         self._gallery.catch_up()
         if self._gallery.record.model.digest != self.model_digest:
@@ -412,18 +468,42 @@ def _with_finding(prepared: _Prepared, finding: Finding, action: GuardAction) ->
     )
 
 
-def _without_repetitions(prepared: Sequence[PreparedRequest]) -> Iterator[list[PreparedRequest]]:
+def _request_id(prepared: PreparedRequest) -> str:
+    return prepared.request.request_id
+
+
+def _without_repetitions(requests: Iterable[Asked], id_of: Callable[[Asked], str]) -> Iterator[list[Asked]]:
     """In parts in which no request id comes twice: the second one gets the answer of the first."""
-    part: list[PreparedRequest] = []
+    part: list[Asked] = []
     ids: set[str] = set()
-    for each in prepared:
-        request_id = each.request.request_id
+    for each in requests:
+        request_id = id_of(each)
         if request_id and request_id in ids:
             yield part
             part, ids = [], set()
         part.append(each)
         ids.add(request_id)
     yield part
+
+
+def _refusal(checkpoint: Callable[[], None]) -> Exception | None:
+    try:
+        checkpoint()
+    except Exception as error:  # noqa: BLE001  (raised again where its caller waits)
+        return error
+    return None
+
+
+def _events_of(submissions: Sequence[Submission]) -> EventsOf | None:
+    """What the audit says of all of them, in their order."""
+    if all(each.events is None for each in submissions):
+        return None
+
+    def events(answers: Sequence[Enrolment]) -> list[AuditEvent]:
+        asked = zip(submissions, answers, strict=True)
+        return [event for each, answer in asked if each.events is not None for event in each.events([answer])]
+
+    return events
 
 
 def _is_to_be_enrolled(prepared: PreparedRequest) -> bool:

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from facedex.indexer.errors import StoreUnavailable
+from facedex.indexer.enroller import MAX_GROUP, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 # What one stream may have waiting for its answers, so that it does not take the memory of the others.
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 64 * 2**20
-# Requests of one transaction. Others who enrol into the gallery wait for it.
-MAX_GROUP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,21 +158,10 @@ def _enrolled(group: Sequence[_Waiting]) -> Iterator[Answer]:
         enroller = request.looked.result().enroller
         while rest and _goes_to(rest[0], enroller):
             together.append(rest.popleft())
-        outcomes = _committed(enroller, [each.looked.result().prepared for each in together])
+        outcomes = enroller.commit_each([Submission(each.looked.result().prepared) for each in together])
         for each, outcome in zip(together, outcomes, strict=True):
             yield Answer(each.request_id, outcome)
 
 
 def _goes_to(request: _Waiting, enroller: Enroller) -> bool:
     return request.looked.exception() is None and request.looked.result().enroller is enroller
-
-
-def _committed(enroller: Enroller, prepared: Sequence[PreparedRequest]) -> list[Enrolment | Exception]:
-    try:
-        return [*enroller.commit(prepared)]
-    except StoreUnavailable as error:  # whether it was committed is unknown; each of them may be sent again
-        return [error] * len(prepared)
-    except Exception as error:  # noqa: BLE001  (one bad request neither ends the stream nor spoils its neighbours)
-        if len(prepared) == 1:
-            return [error]
-        return [outcome for each in prepared for outcome in _committed(enroller, [each])]

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from facedex.indexer.enroller import Submission
 from facedex.indexer.enrolment import Enrol, EnrolItem, EnrolOutcome, EnrolReason, VectorItem
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.failpoints import Step
@@ -72,7 +73,7 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         checkpoint = checkpoint_of(context)
         ready = self._looked_at(request, checkpoint)
         events = self._recorder.events_of_change(context)
-        (enrolment,) = ready.enroller.commit([ready.prepared], checkpoint=checkpoint, events=events)
+        enrolment = ready.enroller.commit_shared(Submission(ready.prepared, checkpoint, events))
         self._galleries.store.reached(Step.BEFORE_REPLY)
         return _wire_enrolment(enrolment, request.request_id)
 

@@ -60,6 +60,7 @@ from facedex.training.export import (
 )
 from facedex.training.held_out import evaluate_embedder
 from facedex.training.loop import Loop, LoopSettings, start_from
+from facedex.training.optimisers import OptimiserName
 from facedex.training.progress import Bars, Observer
 from facedex.training.teacher import Teachers
 
@@ -97,10 +98,12 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
     first_scale: Annotated[float, typer.Option(help="Of the resemblances, in the beginning.")] = 32.0,
     last_scale: Annotated[float, typer.Option(help="Of the resemblances, in the end.")] = 14.0,
     mixed_share: Annotated[float, typer.Option(min=0, max=1, help="Faces mixed of two, for the teacher.")] = 0.0,
+    mixed_views: Annotated[int, typer.Option(min=1, help="How often each mixed face is seen, differently.")] = 1,
     labelled_share: Annotated[float | None, typer.Option(min=0, max=1, help="Faces with a name in a batch.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Faces to learn from, counted each time.")] = 1_000_000,
     batch: Annotated[int, typer.Option(min=2, help="Faces at once.")] = 128,
     learning_rate: LearningRate = 2e-3,
+    optimiser: Annotated[OptimiserName, typer.Option(help="How the weights learn.")] = OptimiserName.ADAMW,
     seed: Seed = 0,
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Look at the mirrored face too: better, half as fast.")
@@ -124,12 +127,14 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
         weights=Weights(class_weight, cosine_weight, relational_weight, resemblance_weight),
         labelled_share=labelled_share,
         mixed_share=mixed_share,
+        mixed_views=mixed_views,
         first_resemblance_scale=first_scale,
         last_resemblance_scale=last_scale,
     )
     pace = LoopSettings(
         steps=max(1, samples // batch),
         learning_rate=learning_rate,
+        optimiser=optimiser,
         seed=seed,
         seconds_between_checkpoints=checkpoint_every,
     )

@@ -68,6 +68,8 @@ class EmbedderSettings:
     """Of a batch, faces with a name; else as many as there are."""
     mixed_share: float = 0.0
     """Of a batch, faces mixed of two, with the teacher in the loop."""
+    mixed_views: int = 1
+    """How many of those show the same mixed face, each in another way: the teacher is asked once for all of them."""
     bank: int = 4096
     """Faces that a student's face is compared with in the teacher's eyes."""
     first_resemblance_scale: float = 32.0
@@ -133,13 +135,15 @@ class EmbedderLesson:
         crops = self._taken(rows)
         classes = self._classes[rows]
         targets = None if self._targets is None else self._targets[rows]
-        mixed = round(self.settings.mixed_share * len(rows))
-        if not mixed or self._teachers is None or targets is None:
+        views = self.settings.mixed_views
+        made = min(round(self.settings.mixed_share * len(rows) / views), len(rows) // views)
+        if not made or self._teachers is None or targets is None:
             return crops, targets, classes
-        partners = self._taken(self._rows.drawn(mixed, chance))
-        faces = self._mix(crops[:mixed], partners, chance)
-        crops = torch.cat([faces, crops[mixed:]])
-        targets = torch.cat([self._projected(self._teachers(faces)), targets[mixed:]])
+        partners = self._taken(self._rows.drawn(made, chance))
+        faces, mixed = self._mix(crops[:made], partners, chance), made * views
+        crops = torch.cat([faces.repeat_interleave(views, dim=0), crops[mixed:]])
+        said = self._projected(self._teachers(faces))
+        targets = torch.cat([said.repeat_interleave(views, dim=0), targets[mixed:]])
         return crops, targets, torch.cat([torch.full_like(classes[:mixed], UNLABELLED), classes[mixed:]])
 
     def _taken(self, rows: Tensor) -> Tensor:

@@ -11,18 +11,17 @@ from typing import Any, Final, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from facedex.training.devices import Workplace
 from facedex.training.errors import CheckpointUnusable
 from facedex.training.history import History
+from facedex.training.optimisers import OptimiserName, optimisers_of
 from facedex.training.progress import Observer
 from facedex.training.schedule import Schedule
 
 CHECKPOINT: Final = "checkpoint.pt"
 _LARGEST_GRADIENT: Final = 5.0
-_FORGETTING: Final = (0.9, 0.99)
 
 
 class Lesson(Protocol):
@@ -58,6 +57,7 @@ class LoopSettings:
 
     steps: int
     learning_rate: float = 2e-3
+    optimiser: OptimiserName = OptimiserName.ADAMW
     weight_decay: float = 0.02
     averaging: float = 0.998
     """Decay of the exponential moving average of the weights, which is what is kept."""
@@ -77,7 +77,7 @@ class Loop:
         self._settings = settings
         self._folder = folder
         self._chance = workplace.generator(settings.seed)
-        self._optimiser = AdamW(_groups(lesson.network, settings.weight_decay), lr=0.0, betas=_FORGETTING)
+        self._optimisers = optimisers_of(lesson.network, settings.optimiser, decay=settings.weight_decay)
         self._schedule = Schedule(settings.steps, settings.learning_rate)
         average = get_ema_multi_avg_fn(settings.averaging)
         self._averaged = AveragedModel(lesson.student, multi_avg_fn=average, use_buffers=True)
@@ -106,18 +106,22 @@ class Loop:
         return student.eval()
 
     def _learn(self) -> dict[str, float]:
-        rate = self._schedule.rate(self._step)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+        self._set(self._schedule.rate(self._step))
         self._lesson.network.train()
         parts = self._lesson.losses(self._chance, share_done=self._step / self._settings.steps)
-        self._optimiser.zero_grad(set_to_none=True)
+        self._lesson.network.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
         nn.utils.clip_grad_norm_(self._lesson.network.parameters(), _LARGEST_GRADIENT)
-        self._optimiser.step()
+        for optimiser in self._optimisers:
+            optimiser.step()
         self._averaged.update_parameters(self._lesson.student)
         self._step += 1
         return {name: float(part.detach()) for name, part in parts.items()}
+
+    def _set(self, rate: float) -> None:
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
 
     def _record(self, sums: _Means) -> dict[str, float]:
         last = self._step == self._settings.steps
@@ -143,7 +147,7 @@ class Loop:
             "step": self._step,
             "network": self._lesson.network.state_dict(),
             "averaged": self._averaged.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimisers": [each.state_dict() for each in self._optimisers],
             "chance": self._chance.get_state(),
             "history": self._history.as_plain(),
         }
@@ -165,7 +169,8 @@ class Loop:
         try:
             self._lesson.network.load_state_dict(state["network"])
             self._averaged.load_state_dict(state["averaged"])
-            self._optimiser.load_state_dict(state["optimiser"])
+            for optimiser, its in zip(self._optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(its)
         except (KeyError, RuntimeError, ValueError) as problem:
             raise CheckpointUnusable(path, "is of another network; name another folder for this run") from problem
         self._chance.set_state(state["chance"].cpu())
@@ -214,15 +219,6 @@ def embedded(network: nn.Module, rows: int, views: Callable[[slice], Tensor], *,
     network.eval()
     with torch.inference_mode():
         return torch.cat([network(views(part)) for part in batches(rows, size)])
-
-
-def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases and what normalises do not."""
-    learning = [each for each in network.parameters() if each.requires_grad]
-    return [
-        {"params": [each for each in learning if each.ndim > 1], "weight_decay": decay},
-        {"params": [each for each in learning if each.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def start_from(path: Path, student: nn.Module) -> None:
