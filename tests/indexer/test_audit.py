@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from tests.indexer.doubles import MODEL
 from typer.testing import CliRunner
 
@@ -119,6 +119,20 @@ def test_many_writers_make_one_chain(site: Site) -> None:
         store.close()
     report = site.store.audit.examined()
     assert (report.count, found(report)) == (39, [])
+
+
+def test_who_wrote_last_need_not_read_where_the_chain_ends(site: Site) -> None:
+    read: list[str] = []
+    site.store.audit.append([search(10)])
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("SELECT"):
+            read.append(statement)
+
+    event.listen(site.store._engine, "before_cursor_execute", note)
+    site.store.audit.append([search(11)])
+    assert read == []
+    assert found(site.store.audit.examined()) == []
 
 
 def test_the_newest_are_found_by_key_gallery_action_and_moment(site: Site) -> None:

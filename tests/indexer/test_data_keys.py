@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +23,9 @@ from facedex.indexer.cli import app
 from facedex.indexer.erasure_check import checked_erasure
 from facedex.indexer.errors import DataKeyMissing, DataKeysMisplaced, DataKeysMissing, IdentityNotFound, SealBroken
 from facedex.indexer.failpoints import Step
-from facedex.indexer.store.key_store import KeyStore
+from facedex.indexer.store.key_store import DataKey, KeyStore
 from facedex.indexer.store.schema import identity, template
-from facedex.indexer.store.sealing import CROP, VECTOR, Place, Sealed
+from facedex.indexer.store.sealing import CROP, VECTOR, FreshSealers, Open, Place, Sealed
 from facedex.indexer.store.vault import Vault
 
 
@@ -61,6 +61,33 @@ def test_who_is_encrypted_is_found_verified_and_enrolled_further(site: ErasureSi
     vectors = site.store.vectors(site.gallery.record, ADA)
     stored = [made_template(ADA, number).vector.astype(np.float16).astype(np.float32) for number in range(2)]
     assert np.array_equal(np.stack(vectors), np.stack(stored))
+
+
+def test_a_new_key_is_handed_to_its_first_reader_and_not_kept(
+    site: ErasureSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    keys = KeyStore.keys
+
+    def noting(store: KeyStore, key_ids: Iterable[str]) -> dict[str, DataKey]:
+        wanted = list(key_ids)
+        read.extend(wanted)
+        return keys(store, wanted)
+
+    monkeypatch.setattr(KeyStore, "keys", noting)
+    site.enrol(ADA, faces=2)
+    assert finds(site, ADA)
+    assert read == []
+    site.store.vectors(site.gallery.record, ADA)
+    assert read == [site.store.identity(site.gallery.record, ADA).key_id]
+
+
+def test_sealers_that_nobody_asks_for_give_way_to_newer_ones() -> None:
+    fresh = FreshSealers(at_most=2)
+    for number in range(4):
+        fresh.keep({f"{number}": Open()})
+    assert fresh.taken(f"{number}" for number in range(4)).keys() == {"2", "3"}
+    assert fresh.taken(["2", "3"]) == {}
 
 
 def test_the_data_folder_holds_no_face_of_anybody(sqlite_site: ErasureSite) -> None:

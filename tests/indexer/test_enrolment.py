@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from tests.indexer.conftest import House
 from tests.indexer.doubles import MODEL, Person, person_vector, photograph
 
+from facedex.indexer.audit import AuditEvent
+from facedex.indexer.enroller import Submission
 from facedex.indexer.enrolment import Enrol, EnrolItem, Enrolment, EnrolOutcome, EnrolReason, VectorItem
-from facedex.indexer.errors import DeadlinePassed, InvalidArgument, RequestIdReused
+from facedex.indexer.errors import DeadlinePassed, InvalidArgument, RequestIdReused, StoreUnavailable
+from facedex.indexer.failpoints import Step
 from facedex.indexer.identification import Query
 from facedex.indexer.policy import EnrolmentPolicy, GalleryPolicy, GuardAction, QualityLimits, SeveralFaces
 from facedex.indexer.store.records import IdentityDetails
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from facedex.indexer.enroller import EventsOf
 
 ADA, BOB, EVE = Person(1), Person(2), Person(3)
 
@@ -232,3 +243,99 @@ def test_the_gallery_says_how_long_an_identity_is_kept(house: House) -> None:
     house.set_policy(GalleryPolicy(retention_seconds=3600))
     enrol(house, "ada", photograph(ADA))
     assert house.store.identity(house.gallery.record, "ada").expires_at == house.clock.now + timedelta(hours=1)
+
+
+# Several at once
+
+
+def submission(
+    house: House, identity_id: str, person: Person, *, events: EventsOf | None = None, request_id: str = ""
+) -> Submission:
+    item = VectorItem(person_vector(person), MODEL.digest)
+    request = Enrol(IdentityDetails(identity_id), (item,), request_id)
+    return Submission(house.enroller.prepare(request), events=events)
+
+
+def told(results: list[Enrolment | Exception]) -> list[str]:
+    return [type(each).__name__ if isinstance(each, Exception) else each.results[0].outcome.name for each in results]
+
+
+def no_longer_waiting() -> None:
+    raise DeadlinePassed
+
+
+def transactions_of(house: House) -> list[Step]:
+    """What will have been committed from now on."""
+    committed: list[Step] = []
+    house.store.reached = lambda step: committed.append(step) if step is Step.AFTER_COMMIT else None
+    return committed
+
+
+def test_those_who_come_at_once_share_transactions_and_each_gets_his_own_answer(house: House) -> None:
+    """The first has its turn when the others come."""
+    committed, others, arrived = transactions_of(house), 12, threading.Barrier(13, timeout=20)
+
+    def come(number: int) -> tuple[str, int]:
+        prepared = submission(house, f"{number}", Person(number + 10))
+        arrived.wait()
+        answer = house.enroller.commit_shared(prepared)
+        return answer.identity_id, answer.results[0].template_id
+
+    with ThreadPoolExecutor(others) as pool:
+        answers = pool.map(come, range(others))
+        with house.store._writing():  # whoever is first has to wait for this
+            arrived.wait()
+            time.sleep(0.2)
+        enrolled = dict(answers)
+    assert sorted(enrolled, key=int) == [f"{number}" for number in range(others)]
+    assert len(set(enrolled.values())) == others
+    assert all(found(house, Person(number + 10)) == [f"{number}"] for number in range(others))
+    assert len(committed) <= 4, "the one waited for, the first, and the others in one or two"
+
+
+def test_what_one_is_refused_for_spoils_no_other(house: House) -> None:
+    enrol(house, "eve", photograph(EVE), request_id="r1")
+    asked = [
+        submission(house, "ada", ADA),
+        submission(house, "bob", BOB, request_id="r1"),
+        submission(house, "bob", BOB),
+        replace(submission(house, "cleo", Person(4)), checkpoint=no_longer_waiting),
+    ]
+    assert told(house.enroller.commit_each(asked)) == ["ENROLLED", "RequestIdReused", "ENROLLED", "DeadlinePassed"]
+    assert (found(house, ADA), found(house, BOB), found(house, Person(4))) == (["ada"], ["bob"], [])
+
+
+def test_a_request_id_that_comes_twice_at_once_is_enrolled_once(house: House) -> None:
+    asked = [submission(house, "ada", ADA, request_id="r1"), submission(house, "bob", BOB)]
+    again = submission(house, "ada", ADA, request_id="r1")
+    first, _other, second = house.enroller.commit_each([*asked, again])
+    assert isinstance(first, Enrolment)
+    assert first == second
+
+
+def test_nothing_is_tried_twice_where_the_answer_of_the_database_is_unknown(house: House) -> None:
+    tried: list[Step] = []
+
+    def lost(step: Step) -> None:
+        if step is Step.BEFORE_COMMIT:
+            tried.append(step)
+            raise StoreUnavailable("gone")
+
+    asked = [submission(house, "ada", ADA), submission(house, "bob", BOB)]
+    house.store.reached = lost
+    assert told(house.enroller.commit_each(asked)) == ["StoreUnavailable", "StoreUnavailable"]
+    assert len(tried) == 1
+
+
+def test_the_audit_has_an_entry_of_each_within_their_transaction(house: House) -> None:
+    def entry(answers: Sequence[Enrolment]) -> list[AuditEvent]:
+        return [AuditEvent(house.clock(), each.identity_id, "Enrol", revision=each.revision) for each in answers]
+
+    asked = [submission(house, "ada", ADA, events=entry), submission(house, "bob", BOB)]
+    committed = transactions_of(house)
+    house.enroller.commit_each([*asked, submission(house, "eve", EVE, events=entry)])
+    assert [(each.event.key_id, each.event.revision) for each in house.store.audit.entries()] == [
+        ("ada", 1),
+        ("eve", 3),
+    ]
+    assert len(committed) == 1

@@ -11,12 +11,12 @@ from tests.server.faces import VectorMaker, enrol_request
 from tests.server.running_server import Wire
 from tests.waiting import wait_until
 
-from facedex.indexer.enroller import Enroller, PreparedRequest
+from facedex.indexer.enroller import MAX_GROUP, Enroller, PreparedRequest, Submission
 from facedex.indexer.enrolment import Enrol, Enrolment
-from facedex.indexer.errors import RequestIdReused, StoreUnavailable
+from facedex.indexer.errors import RequestIdReused
 from facedex.indexer.store.records import IdentityDetails
 from facedex.server import enrol_stream
-from facedex.server.enrol_stream import MAX_GROUP, MAX_WAITING, EnrolLine, Ready
+from facedex.server.enrol_stream import MAX_WAITING, EnrolLine, Ready
 from facedex.v1 import enrolment_pb2
 from facedex.v1.enrolment_pb2 import EnrolRequest, Identity
 
@@ -39,13 +39,10 @@ class Book:
         enrol = Enrol(IdentityDetails(external_id=request.identity.id), (b"",), request.request_id)
         return Ready(cast("Enroller", self), PreparedRequest(enrol, digest=""))
 
-    def commit(self, prepared: Sequence[PreparedRequest]) -> list[Enrolment]:
-        ids = [each.request.request_id for each in prepared]
-        for each in ids:
-            if each in self.failing:
-                raise self.failing[each]
+    def commit_each(self, submissions: Sequence[Submission]) -> list[Enrolment | Exception]:
+        ids = [each.prepared.request.request_id for each in submissions]
         self.groups.append(ids)
-        return [Enrolment(each) for each in ids]
+        return [self.failing.get(each, Enrolment(each)) for each in ids]
 
 
 @pytest.fixture
@@ -120,7 +117,7 @@ def test_no_more_is_read_ahead_than_the_line_has_room_for(book: Book, pool: Thre
     answers.close()  # type: ignore[attr-defined]
 
 
-def test_a_bad_request_spoils_none_of_its_neighbours(book: Book, pool: ThreadPoolExecutor) -> None:
+def test_each_is_told_what_became_of_his_own(book: Book, pool: ThreadPoolExecutor) -> None:
     book.failing["2"] = RequestIdReused()
     line = EnrolLine(book.look, pool)
 
@@ -129,18 +126,6 @@ def test_a_bad_request_spoils_none_of_its_neighbours(book: Book, pool: ThreadPoo
         book.opened.set()
 
     assert outcomes(line, opening()) == ["0", "1", "RequestIdReused", "3", "4"]
-
-
-def test_nothing_is_tried_twice_where_the_answer_of_the_database_is_unknown(
-    book: Book, pool: ThreadPoolExecutor
-) -> None:
-    book.failing["2"] = StoreUnavailable("gone")
-    line = EnrolLine(book.look, pool)
-    book.opened.set()
-    found = outcomes(line, requests(5))
-    assert found[2] == "StoreUnavailable"
-    assert all(len(group) == 1 or "2" not in group for group in book.groups)
-    assert sorted(each for group in book.groups for each in group) == sorted({*found} - {"StoreUnavailable"})
 
 
 def test_what_was_read_before_a_failure_is_answered_first(book: Book, pool: ThreadPoolExecutor) -> None:

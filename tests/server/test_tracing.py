@@ -15,6 +15,7 @@ from tests.server.collector import Collector, SeenSpan
 from tests.server.faces import enrol_request, photograph
 from tests.server.running_server import RunningServer, Wire
 
+from facedex.server.otlp import Lot
 from facedex.server.tracing import NoTracing, tracing_to
 from facedex.v1 import enrolment_pb2, gallery_pb2, identification_pb2
 
@@ -120,6 +121,17 @@ def test_a_tenth_of_the_calls_is_traced_if_nothing_else_is_said_and_all_that_the
         collector.trace_of(lambda each: each.trace_id == TRACE)
         assert running.stop() == 0
         assert 1 <= len([each for each in collector.spans if each.name.endswith("GetServerInfo")]) <= 60
+
+
+def test_no_more_are_traced_in_a_second_than_the_machine_can_spare() -> None:
+    now = 0.0
+    lot = Lot(0.5, at_most=20, clock=lambda: now)
+    first = sum(lot.is_drawn() for _ in range(1_000))
+    now = 0.5
+    second = sum(lot.is_drawn() for _ in range(1_000))
+    now = 60.0
+    third = sum(lot.is_drawn() for _ in range(1_000))
+    assert (first, second, third) == (20, 10, 20), "a pause saves up one second's at most"
 
 
 def test_no_span_tells_of_anybody(traced: Wire, collector: Collector) -> None:

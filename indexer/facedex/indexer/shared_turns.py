@@ -27,6 +27,10 @@ class SharedTurns(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._is_taken = False
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     def result_of(self, item: Item) -> Result:
         """Raises what became of it, where that is an error."""
         mine: _Waiting[Item, Result] = _Waiting(item)
@@ -50,18 +54,16 @@ class SharedTurns(Generic[Item, Result]):
     def _act_for_the_oldest(self) -> None:
         with self._changed:
             group = [self._waiting.popleft() for _ in range(min(self._at_most, len(self._waiting)))]
-        outcomes: Sequence[Result | BaseException] = ()
+        outcomes: Sequence[Result | BaseException]
         try:
             outcomes = self._act([each.item for each in group])
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (raised again by each who waits)
             outcomes = [error] * len(group)
-            raise
-        finally:
-            with self._changed:
-                for each, outcome in zip(group, outcomes, strict=True):
-                    each.outcome, each.is_done = outcome, True
-                self._is_taken = False
-                self._changed.notify_all()
+        with self._changed:
+            for each, outcome in zip(group, outcomes, strict=True):
+                each.outcome, each.is_done = outcome, True
+            self._is_taken = False
+            self._changed.notify_all()
 
 
 class _Waiting(Generic[Item, Result]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -44,10 +44,12 @@ class AuditUnavailable(Exception):
         )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Waiting:
+    """An entry on its way, and who is told when it is written, if anybody."""
+
     event: AuditEvent
-    written: threading.Event = field(default_factory=threading.Event)
+    written: threading.Event | None = None
 
 
 class AuditWriter:
@@ -105,9 +107,9 @@ class AuditWriter:
 
     def write(self, event: AuditEvent) -> None:
         """Returns when the entry is on disk. Raises AuditUnavailable where that takes too long."""
-        waiting = _Waiting(event)
-        self._add(waiting, is_urgent=True)
-        if not waiting.written.wait(PATIENCE_SECONDS):
+        written = threading.Event()
+        self._add(_Waiting(event, written), is_urgent=True)
+        if not written.wait(PATIENCE_SECONDS):
             raise AuditUnavailable
 
     def _add(self, waiting: _Waiting, *, is_urgent: bool) -> None:
@@ -150,7 +152,8 @@ class AuditWriter:
             del self._queue[: len(group)]
             self._is_urgent = bool(self._is_urgent or len(self._queue) >= MOST_AT_ONCE)
         for each in group:
-            each.written.set()
+            if each.written is not None:
+                each.written.set()
 
     def _note_failure(self, cause: str) -> None:
         # Once when it begins and once when it ends, not with every attempt.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from facedex.server.admission import HEALTH
 from facedex.server.tracing import UNSEEN
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 3.0
 # Of the calls that no caller traces; who traces decides for its own calls.
 SHARE_TRACED = 0.1
+MOST_A_SECOND = 20
 # OpenTelemetry's conventions for gRPC servers: what the caller did wrong is no error of the server's.
 SERVERS_FAULT = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
@@ -50,7 +52,7 @@ class OtlpTracing:
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         # Where the standard variable says nothing: tracing every call would cost a search by vector a quarter.
-        self._share_traced = 1.0 if OTEL_TRACES_SAMPLER in os.environ else SHARE_TRACED
+        self._lot = None if OTEL_TRACES_SAMPLER in os.environ else Lot(SHARE_TRACED, at_most=MOST_A_SECOND)
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("facedex.server", version("facedex"))
@@ -65,7 +67,7 @@ class OtlpTracing:
         if method.startswith(HEALTH):  # asked every few seconds, and tells of nothing
             return UNSEEN
         # Drawn here and not by a sampler, for which each call needs a span, if only to be dropped.
-        if not traceparent and random.random() >= self._share_traced:  # noqa: S311  (nobody gains by guessing it)
+        if not traceparent and self._lot is not None and not self._lot.is_drawn():
             return UNSEEN
         return self._call(method, traceparent)
 
@@ -103,6 +105,30 @@ class OtlpTracing:
         impatience.start()
         self._provider.shutdown()
         impatience.cancel()
+
+
+class Lot:
+    """Draws a share of the calls, and no more than so many a second: many short ones cost no more than a few long ones."""
+
+    def __init__(self, share: float, *, at_most: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._share = share
+        self._at_most = at_most
+        self._clock = clock
+        self._left, self._seen_at = at_most, clock()
+        self._drawing = threading.Lock()
+
+    def is_drawn(self) -> bool:
+        """Whether this call is traced."""
+        if random.random() >= self._share:  # noqa: S311  (nobody gains by guessing it)
+            return False
+        with self._drawing:
+            now = self._clock()
+            self._left = min(self._at_most, self._left + (now - self._seen_at) * self._at_most)
+            self._seen_at = now
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
 
 
 def _resource() -> Resource:

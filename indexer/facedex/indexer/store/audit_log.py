@@ -91,7 +91,7 @@ class AuditLog:
                 self._note_restored()
                 self._is_compared = True
         heads: list[AuditHead] = []
-        yield lambda connection, events: heads.append(audit_rows.append(connection, events))
+        yield lambda connection, events: heads.append(self._appended(connection, events))
         for head in heads:
             self._note(head)
 
@@ -108,6 +108,11 @@ class AuditLog:
             return
         self._witness.note(self._store_id, head, self._key)
         self._told = head
+
+    def _appended(self, connection: Connection, events: Sequence[AuditEvent]) -> AuditHead:
+        with self._heads:
+            known = self._newest
+        return audit_rows.append(connection, events, known=known)
 
     def _note(self, head: AuditHead) -> None:
         with self._heads:
@@ -165,7 +170,7 @@ class AuditLog:
             if self._witness is not None:
                 # Before it is committed: a witness that knows of more than was pruned accuses nobody.
                 self._witness.note_anchor(self._store_id, last, self._key)
-            head = audit_rows.append(connection, [*restored, pruning(self._clock(), last)])
+            head = self._appended(connection, [*restored, pruning(self._clock(), last)])
         self._note(head)
         self.testify()
         return count
@@ -210,7 +215,7 @@ class AuditLog:
         kind = "was seen" if testimony.is_genuine else "was noted, and is not genuine"
         with self._writing() as connection:
             event = AuditEvent(self._clock(), LOCAL, RESTORED, outcome=f"{seen.number}:{seen.hash.hex()[:16]} {kind}")
-            head = audit_rows.append(connection, [event])
+            head = self._appended(connection, [event])
         if self._witness is not None:
             self._witness.replace(self._store_id, head, self._key)
 

@@ -22,19 +22,35 @@ ANCHOR = audit_head.c.id == 2
 # Composed once, since composing them takes as long as doing them.
 LOCKED_HEAD = select(audit_head).where(HEAD).with_for_update()
 NEW_HEAD = update(audit_head).where(HEAD).values(number=bindparam("last_number"), hash=bindparam("last_hash"))
+MOVED_HEAD = NEW_HEAD.where(
+    audit_head.c.number == bindparam("known_number"), audit_head.c.hash == bindparam("known_hash")
+)
 NEW_ENTRIES = insert(audit)
 
 
-def append(connection: Connection, events: Sequence[AuditEvent]) -> AuditHead:
-    """Numbers events after those that there are, whoever wrote them, and returns the new head."""
-    head = locked_head(connection)
-    entries = chained(events, head)
-    if not entries:
-        return head
+def append(connection: Connection, events: Sequence[AuditEvent], *, known: AuditHead = NOTHING_PRUNED) -> AuditHead:
+    """Numbers events after those that there are, whoever wrote them, and returns the new head.
+
+    `known` is what the head was when it was seen last; where that is what it is, it need not be read.
+    """
+    if not events:
+        return locked_head(connection)
+    entries = chained(events, known)
+    if not _is_moved(connection, known, entries[-1]):
+        entries = chained(events, locked_head(connection))
+        connection.execute(NEW_HEAD, _last(entries[-1]))
     connection.execute(NEW_ENTRIES, [_row(each) for each in entries])
-    last = entries[-1]
-    connection.execute(NEW_HEAD, {"last_number": last.number, "last_hash": last.hash})
-    return AuditHead(last.number, last.hash)
+    return AuditHead(entries[-1].number, entries[-1].hash)
+
+
+def _is_moved(connection: Connection, known: AuditHead, last: AuditEntry) -> bool:
+    """Sets the head, unless it is another one by now: asked by the statement that sets it, so nobody comes in between."""
+    seen = {"known_number": known.number, "known_hash": known.hash}
+    return connection.execute(MOVED_HEAD, {**seen, **_last(last)}).rowcount == 1
+
+
+def _last(entry: AuditEntry) -> dict[str, object]:
+    return {"last_number": entry.number, "last_hash": entry.hash}
 
 
 def locked_head(connection: Connection) -> AuditHead:

@@ -172,7 +172,8 @@ class Encryption:
         """
         if self._ahead is None:
             return [KeyedSealer("", Open())] * count
-        return self._keyed(self._ahead.take(self._place(gallery_id), count))
+        fresh = self._seals.fresh(self._ahead.take(self._place(gallery_id), count))
+        return [KeyedSealer(key_id, sealer) for key_id, sealer in fresh.items()]
 
     def _place(self, gallery_id: int) -> KeyPlace:
         return KeyPlace(self._erasures.signer.store_id, gallery_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -26,6 +27,8 @@ Read = TypeVar("Read")
 NONCE_BYTES = 12
 VECTOR = "vector"
 CROP = "crop"
+# More than one transaction of enrolments makes.
+MOST_FRESH = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,29 @@ def _nothing(_key_ids: Collection[str]) -> None:
     """Who holds the lock of a gallery reads only rows whose keys are the newest: what is gone is gone."""
 
 
+class FreshSealers:
+    """Sealers of keys made just now, each for the first one who opens what was sealed with it.
+
+    Reading a key back takes as long as making it. Those that nobody asks for give way to newer ones.
+    """
+
+    def __init__(self, *, at_most: int = MOST_FRESH) -> None:
+        self._at_most = at_most
+        self._sealers: dict[str, Sealer] = {}
+        self._taking = threading.Lock()
+
+    def keep(self, sealers: Mapping[str, Sealer]) -> None:
+        with self._taking:
+            self._sealers.update(sealers)
+            for oldest in list(self._sealers)[: -self._at_most]:
+                del self._sealers[oldest]
+
+    def taken(self, key_ids: Iterable[str]) -> dict[str, Sealer]:
+        """Those of them that are here, and are here no more."""
+        with self._taking:
+            return {each: self._sealers.pop(each) for each in key_ids if each in self._sealers}
+
+
 class Seals:
     """The sealers of identities, by the names of their keys; whoever has no key is stored open.
 
@@ -117,10 +143,12 @@ class Seals:
         keys: KeyStore | None = None,
         transforms: Transforms | None = None,
         *,
+        fresh: FreshSealers | None = None,
         notice: Callable[[Collection[str]], None] = _nothing,
     ) -> None:
         self._keys = keys
         self._transforms = transforms
+        self._fresh = fresh or FreshSealers()
         self._notice = notice
 
     @property
@@ -128,7 +156,7 @@ class Seals:
         return self._keys is not None
 
     def noticing(self, notice: Callable[[Collection[str]], None]) -> Seals:
-        return Seals(self._keys, self._transforms, notice=notice)
+        return Seals(self._keys, self._transforms, fresh=self._fresh, notice=notice)
 
     def of(self, key_id: str) -> Sealer:
         """Raises DataKeyMissing where the key is destroyed."""
@@ -142,14 +170,22 @@ class Seals:
         wanted = set(key_ids) - {""}
         if self._keys is None or not wanted:
             return {"": Open()}
-        found = self._keys.keys(wanted)
+        fresh = self._fresh.taken(wanted)
+        wanted -= fresh.keys()
+        found = self._keys.keys(wanted) if wanted else {}
         if len(found) < len(wanted):
             self._notice(wanted - found.keys())
-        return {"": Open(), **self.under(found.values())}
+        return {"": Open(), **fresh, **self.under(found.values())}
 
     def under(self, keys: Iterable[DataKey]) -> dict[str, Sealer]:
         """The sealers of these keys, by their names."""
         return {each.key_id: self._sealer(each) for each in keys}
+
+    def fresh(self, keys: Iterable[DataKey]) -> dict[str, Sealer]:
+        """The sealers of keys made just now; who asks for one of them next is spared reading the key."""
+        sealers = self.under(keys)
+        self._fresh.keep(sealers)
+        return sealers
 
     def _sealer(self, key: DataKey) -> Sealer:
         transform = self._transforms.of(key.transform_id) if self._transforms and key.transform_id else None
