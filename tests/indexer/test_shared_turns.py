@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,8 +58,12 @@ def queue_up(turns: SharedTurns[int, str], counter: Counter, pool: ThreadPoolExe
     assert counter.begun.acquire(timeout=20)
     for number in range(1, count):
         futures.append(pool.submit(turns.result_of, number))
-        wait_until(lambda number=number: len(turns) == number)
+        wait_until(partial(_are_waiting, turns, number))
     return futures
+
+
+def _are_waiting(turns: SharedTurns[int, str], count: int) -> bool:
+    return len(turns) == count
 
 
 def test_who_comes_alone_is_served_alone(turns: SharedTurns[int, str], counter: Counter) -> None:

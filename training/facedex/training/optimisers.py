@@ -45,27 +45,28 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, group["lr"], group["weight_decay"])
+                    self._move(weight, weight.grad, group["lr"], group["weight_decay"])
 
-    def _move(self, weight: Tensor, rate: float, decay: float) -> None:
+    def _move(self, weight: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
-        ahead = torch.lerp(weight.grad, momentum, _MOMENTUM).flatten(1)
+        momentum = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
+        ahead = torch.lerp(gradient, momentum, _MOMENTUM).flatten(1)
         step = orthogonalised(ahead) * (_SIZE_OF_ADAM * sqrt(max(ahead.shape)))
         weight.mul_(1 - rate * decay).sub_(step.reshape(weight.shape), alpha=rate)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
     """The matrix (m, n) with all its singular values near 1: from 0.7 to 1.2."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    is_wide = matrix.shape[0] <= matrix.shape[1]
+    wide: Tensor = matrix if is_wide else matrix.T
     wide = wide / wide.norm().clamp_min(1e-7)
     first, third, fifth = _QUINTIC
     for _ in range(_ROUNDS):
         square = wide @ wide.T
         wide = first * wide + (third * square + fifth * square @ square) @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    return wide if is_wide else wide.T
 
 
 def optimisers_of(network: nn.Module, name: OptimiserName, *, decay: float) -> tuple[Optimizer, ...]:
