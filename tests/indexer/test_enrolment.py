@@ -267,7 +267,12 @@ def no_longer_waiting() -> None:
 def transactions_of(house: House) -> list[Step]:
     """What will have been committed from now on."""
     committed: list[Step] = []
-    house.store.reached = lambda step: committed.append(step) if step is Step.AFTER_COMMIT else None
+
+    def note(step: Step) -> None:
+        if step is Step.AFTER_COMMIT:
+            committed.append(step)
+
+    house.store.reached = note
     return committed
 
 
