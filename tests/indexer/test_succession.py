@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from tests.indexer.doubles import DIMENSION, MODEL, Person, person_vector
 
 from facedex.indexer.consistency.check import check_gallery
+from facedex.indexer.enroller import Submission
 from facedex.indexer.enrolment import Enrol, VectorItem
 from facedex.indexer.errors import ModelChanged, NoSuccession, SuccessionExists, SuccessionIncomplete
 from facedex.indexer.gallery import ModelsChanged
@@ -294,7 +295,7 @@ def test_what_was_embedded_before_the_gallery_changed_its_model_is_not_written_a
     cut_over(house)
     changeover.finish(house.gallery)
     with pytest.raises(ModelChanged):
-        house.enroller.commit([prepared])
+        house.enroller.commit_shared(Submission(prepared))
     assert house.store.gallery("staff").template_count == PEOPLE
 
 

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -53,8 +53,6 @@ MAX_ITEMS = 100
 MAX_REQUEST_ID_CHARACTERS = 64
 # Requests of one transaction. Others who enrol into the gallery wait for it.
 MAX_GROUP = 32
-
-Asked = TypeVar("Asked")
 
 
 class MarkOf(Protocol):
@@ -125,9 +123,7 @@ class Enroller:
 
     def enrol(self, request: Enrol, *, checkpoint: Callable[[], None] = no_checkpoint) -> Enrolment:
         """Raises what `checkpoint` raises, before anything is kept."""
-        prepared = self.prepare(request, checkpoint=checkpoint)
-        (enrolment,) = self.commit([prepared], checkpoint=checkpoint)
-        return enrolment
+        return self.commit_shared(Submission(self.prepare(request, checkpoint=checkpoint), checkpoint))
 
     def known_sources(self, external_ids: Iterable[str]) -> dict[str, dict[str, int]]:
         """Identity → digest of photograph → template: what need not be looked at again."""
@@ -156,22 +152,14 @@ class Enroller:
             known = self.known_sources([name]).get(name, {}) if known is None else known
         return replace(prepared, items=self._prepare(request, sources, known or {}, checkpoint=checkpoint))
 
-    def commit(
-        self,
-        prepared: Sequence[PreparedRequest],
-        *,
-        checkpoint: Callable[[], None] = no_checkpoint,
-        mark: MarkOf | None = None,
-    ) -> list[Enrolment]:
-        """Enrols in this order, as if one after the other, and answers each.
+    def commit(self, prepared: Sequence[PreparedRequest], *, mark: MarkOf) -> list[Enrolment]:
+        """Enrols in this order, as if one after the other, and answers each; no request id may come twice.
 
-        All of it is one transaction, which also notes how far a bulk enrolment is; only a request id that comes twice makes
-        it two. `mark` is called with the result of each item, and only where something is to be written.
+        All of it is one transaction, which also notes how far a bulk enrolment is: `mark` is called with the result of each
+        item.
         """
         with self._committing:
-            checkpoint()
-            parts = [prepared] if mark is not None else _without_repetitions(prepared, _request_id)
-            return [answer for part in parts for answer in self._commit(part, mark=mark)]
+            return self._commit(prepared, mark=mark)
 
     def commit_shared(self, submission: Submission) -> Enrolment:
         """Enrols one in the transaction of all who came while others had their turn; who comes alone is enrolled alone."""
@@ -184,8 +172,7 @@ class Enroller:
         something cannot be enrolled, each has a transaction of its own.
         """
         with self._committing:
-            parts = _without_repetitions(submissions, lambda each: _request_id(each.prepared))
-            return [outcome for part in parts for outcome in self._commit_part(part)]
+            return [outcome for part in _without_repetitions(submissions) for outcome in self._commit_part(part)]
 
     def _commit_part(self, submissions: Sequence[Submission]) -> list[Enrolment | Exception]:
         refusals = [_refusal(each.checkpoint) for each in submissions]
@@ -348,16 +335,19 @@ class Enroller:
         entries = [self._entry(each) for each in checked if _is_to_be_enrolled(each)]
         if not entries and mark is None:
             return self._answers(checked, ())
+        answers: list[Enrolment] = []
+
+        def answered(enrolled: Sequence[Enrolled]) -> list[Enrolment]:
+            answers[:] = answers or self._answers(checked, enrolled)
+            return answers
 
         def ledger(enrolled: Sequence[Enrolled]) -> LedgerMark | None:
-            results = (result for answer in self._answers(checked, enrolled) for result in answer.results)
-            return None if mark is None else mark(list(results))
+            return None if mark is None else mark([each for answer in answered(enrolled) for each in answer.results])
 
         def audited(enrolled: Sequence[Enrolled]) -> Sequence[AuditEvent]:
-            return () if events is None else events(self._answers(checked, enrolled))
+            return () if events is None else events(answered(enrolled))
 
-        enrolled = self._gallery.enrol_all(entries, mark=ledger, events=None if events is None else audited)
-        return self._answers(checked, enrolled)
+        return answered(self._gallery.enrol_all(entries, mark=ledger, events=None if events is None else audited))
 
     def _answers(self, checked: Sequence[PreparedRequest], enrolled: Sequence[Enrolled]) -> list[Enrolment]:
         rest = iter(enrolled)
@@ -468,16 +458,12 @@ def _with_finding(prepared: _Prepared, finding: Finding, action: GuardAction) ->
     )
 
 
-def _request_id(prepared: PreparedRequest) -> str:
-    return prepared.request.request_id
-
-
-def _without_repetitions(requests: Iterable[Asked], id_of: Callable[[Asked], str]) -> Iterator[list[Asked]]:
+def _without_repetitions(submissions: Iterable[Submission]) -> Iterator[list[Submission]]:
     """In parts in which no request id comes twice: the second one gets the answer of the first."""
-    part: list[Asked] = []
+    part: list[Submission] = []
     ids: set[str] = set()
-    for each in requests:
-        request_id = id_of(each)
+    for each in submissions:
+        request_id = each.prepared.request.request_id
         if request_id and request_id in ids:
             yield part
             part, ids = [], set()
