@@ -19,7 +19,18 @@ from tests.indexer.doubles import MODEL
 from typer.testing import CliRunner
 
 from facedex.indexer.api_key import KeyTerms, Role
-from facedex.indexer.audit import PRUNED, RESTORED, AuditEvent, AuditFault, AuditHead, AuditReport, pruning
+from facedex.indexer.audit import (
+    GENESIS,
+    PRUNED,
+    RESTORED,
+    AuditEntry,
+    AuditEvent,
+    AuditFault,
+    AuditHead,
+    AuditReport,
+    hash_of,
+    pruning,
+)
 from facedex.indexer.cli import app
 from facedex.indexer.errors import AuditNotWhole
 from facedex.indexer.failpoints import Step
@@ -37,6 +48,31 @@ ACTION = "IdentificationService/Identify"
 def search(number: int) -> AuditEvent:
     at = NOW + timedelta(seconds=number)
     return AuditEvent(at, "0123456789abcdef", ACTION, "staff", "MATCH 1", threshold=0.1 + number / 3, revision=number)
+
+
+@pytest.mark.parametrize("odd", ["", 'quoted "twice"', "back\\slash", "line\nfeed\x00", "Zoë", "\U0001f600", "\ud800"])
+@pytest.mark.parametrize(("threshold", "revision"), [(None, None), (0.1 + 0.2, 2**62), (1e-300, 0), (1.0, -1), (1, 1)])
+def test_an_entry_is_hashed_as_canonical_json(odd: str, threshold: float | None, revision: int | None) -> None:
+    event = AuditEvent(NOW, odd, f"{odd}/{odd}", odd, odd, threshold, revision)
+    content = {
+        "action": event.action,
+        "at": "2026-01-02T03:04:05.678901+00:00",
+        "gallery": odd,
+        "key": odd,
+        "number": 7,
+        "outcome": odd,
+        "revision": revision,
+        "threshold": threshold,
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert hash_of(7, event, GENESIS) == hashlib.sha256(GENESIS + text.encode()).digest()
+    assert AuditEntry(7, event, GENESIS).document() == {**content, "hash": GENESIS.hex()}
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
+def test_what_json_does_not_know_is_not_hashed(threshold: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        hash_of(7, AuditEvent(NOW, "", ACTION, threshold=threshold), GENESIS)
 
 
 class Site:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
 from facedex.indexer.store.tombstones import moment_text
@@ -28,8 +30,6 @@ RESTORED = "audit/restored"
 # and its outcome that one's hash.
 PRUNED = "audit/pruned"
 LONGEST_OUTCOME = 64
-# Made once: making one takes as long as encoding an entry.
-CANONICAL = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +72,39 @@ class AuditEntry:
     hash: bytes
 
     def document(self) -> dict[str, object]:
-        return {**_content(self.number, self.event), "hash": self.hash.hex()}
+        return {**json.loads(_canonical(self.number, self.event)), "hash": self.hash.hex()}
 
 
 def chained(events: Iterable[AuditEvent], head: AuditHead) -> list[AuditEntry]:
     """The entries that follow on a head."""
     entries: list[AuditEntry] = []
+    number, previous = head.number, head.hash
     for event in events:
-        head = AuditHead(head.number + 1, hash_of(head.number + 1, event, head.hash))
-        entries.append(AuditEntry(head.number, event, head.hash))
+        number, previous = number + 1, hash_of(number + 1, event, previous)
+        entries.append(AuditEntry(number, event, previous))
     return entries
 
 
 def hash_of(number: int, event: AuditEvent, previous: bytes) -> bytes:
     """SHA-256 of the hash before and of the entry as canonical JSON (docs/decisions/0602)."""
-    return hashlib.sha256(previous + CANONICAL.encode(_content(number, event)).encode()).digest()
+    return hashlib.sha256(previous + _canonical(number, event).encode()).digest()
 
 
-def _content(number: int, event: AuditEvent) -> dict[str, object]:
-    # In the order of the alphabet, as the canonical form asks for.
-    return {
-        "action": event.action,
-        "at": moment_text(event.at),
-        "gallery": event.gallery,
-        "key": event.key_id,
-        "number": number,
-        "outcome": event.outcome,
-        "revision": event.revision,
-        "threshold": event.threshold,
-    }
+def _canonical(number: int, event: AuditEvent) -> str:
+    # Put together by hand: an encoder takes twice as long, for every call.
+    return (
+        f'{{"action":{quoted(event.action)},"at":"{moment_text(event.at)}","gallery":{quoted(event.gallery)},'
+        f'"key":{quoted(event.key_id)},"number":{number},"outcome":{quoted(event.outcome)},'
+        f'"revision":{_number(event.revision)},"threshold":{_number(event.threshold)}}}'
+    )
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "null"
+    if not math.isfinite(value):
+        raise ValueError("not a number that JSON knows")
+    return float.__repr__(value) if isinstance(value, float) else str(value)
 
 
 class AuditFault(enum.Enum):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal_column, select, update
 
 from facedex.indexer.audit import NOTHING_PRUNED, RESTORED, AuditEntry, AuditEvent, AuditHead, chained
+from facedex.indexer.store.prepared import Prepared
 from facedex.indexer.store.records import as_utc
 from facedex.indexer.store.schema import audit, audit_head
 
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
 
 # The row of the table that keeps the head, and the one that keeps the last entry that was pruned.
-HEAD = audit_head.c.id == 1
+HEAD = audit_head.c.id == literal_column("1")
 ANCHOR = audit_head.c.id == 2
 # Composed once, since composing them takes as long as doing them.
 LOCKED_HEAD = select(audit_head).where(HEAD).with_for_update()
 NEW_HEAD = update(audit_head).where(HEAD).values(number=bindparam("last_number"), hash=bindparam("last_hash"))
-MOVED_HEAD = NEW_HEAD.where(
-    audit_head.c.number == bindparam("known_number"), audit_head.c.hash == bindparam("known_hash")
+MOVED_HEAD = Prepared(
+    NEW_HEAD.where(audit_head.c.number == bindparam("known_number"), audit_head.c.hash == bindparam("known_hash"))
 )
-NEW_ENTRIES = insert(audit)
+NEW_ENTRIES = Prepared(insert(audit))
 
 
 def append(connection: Connection, events: Sequence[AuditEvent], *, known: AuditHead = NOTHING_PRUNED) -> AuditHead:
@@ -39,14 +40,14 @@ def append(connection: Connection, events: Sequence[AuditEvent], *, known: Audit
     if not _is_moved(connection, known, entries[-1]):
         entries = chained(events, locked_head(connection))
         connection.execute(NEW_HEAD, _last(entries[-1]))
-    connection.execute(NEW_ENTRIES, [_row(each) for each in entries])
+    NEW_ENTRIES.execute(connection, [_row(each) for each in entries])
     return AuditHead(entries[-1].number, entries[-1].hash)
 
 
 def _is_moved(connection: Connection, known: AuditHead, last: AuditEntry) -> bool:
     """Sets the head, unless it is another one by now: asked by the statement that sets it, so nobody comes in between."""
     seen = {"known_number": known.number, "known_hash": known.hash}
-    return connection.execute(MOVED_HEAD, {**seen, **_last(last)}).rowcount == 1
+    return MOVED_HEAD.execute(connection, [{**seen, **_last(last)}]).rowcount == 1
 
 
 def _last(entry: AuditEntry) -> dict[str, object]:

@@ -6,7 +6,7 @@ Beside them, a key for each snapshot, what a rotation replaced, and the transfor
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from facedex.indexer.store import transform_rows
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
+from facedex.indexer.store.prepared import Prepared
 from facedex.indexer.store.purging import checkpoint
 from facedex.indexer.store.transform_rows import KeyPlace, TransformRecord, metadata, transformed_keys
 
@@ -75,6 +76,7 @@ KEYS = (
     .join(transformed_keys, transformed_keys.c.key_id == data_keys.c.key_id, isouter=True)
     .where(data_keys.c.key_id.in_(bindparam("names", expanding=True)))
 )
+NEW_KEYS = Prepared(insert(data_keys).values({each: bindparam(each) for each in ("key_id", "key", "store_id", "created_at")}))
 MAX_PARAMETERS = 10_000
 
 
@@ -276,17 +278,17 @@ class KeyStore:
         return self._engine.connect().execution_options(**{WRITE_OPTION: True})
 
 
-def _new_key() -> DataKey:
-    return DataKey(secrets.token_hex(16), secrets.token_bytes(KEY_BYTES))
+def _new_key(transform_id: str = "") -> DataKey:
+    return DataKey(secrets.token_hex(16), secrets.token_bytes(KEY_BYTES), transform_id)
 
 
 def _insert_keys(connection: Connection, place: KeyPlace, count: int) -> list[DataKey]:
     transform_id = transform_rows.select_current(connection, place)
-    made = [replace(_new_key(), transform_id=transform_id) for _ in range(count)]
+    made = [_new_key(transform_id) for _ in range(count)]
     now = datetime.now(UTC)
     rows = [{"key_id": each.key_id, "key": each.key, "store_id": place.store_id, "created_at": now} for each in made]
     if rows:
-        connection.execute(insert(data_keys), rows)
+        NEW_KEYS.execute(connection, rows)
     if rows and transform_id:
         transform_rows.bind(connection, transform_id, [each.key_id for each in made])
     return made

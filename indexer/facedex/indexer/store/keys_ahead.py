@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from facedex.indexer.store.transform_rows import KeyPlace
 
 # Nobody gets a key that was made longer ago, so a rotation that waits for so long has seen every key of before.
-LIFE_SECONDS = 0.25
-MOST = 64
+LIFE_SECONDS = 0.5
+MOST = 256
 
 
 @dataclass(slots=True)
