@@ -3,7 +3,8 @@
     python -m benchmarks.protection --rounds 10 --json build/protection.json
 
 Servers with only a part of it stand beside the two, so that it is seen what costs what. All run at the same time over
-galleries of their own with the same people, and are asked in turns, so that what else the machine does hits all. The bars
+galleries of their own with the same people, and are asked in turns, so that what else the machine does hits all. One server
+may be faster than its twin from its start to its end, by a few per cent, so all are started several times. The bars
 are for encryption at rest, audit and traces together, and for those with TLS and keys besides. They are on processor time a
 call, which other programs disturb less than the clock; throughput by the clock is told beside it.
 """
@@ -15,7 +16,8 @@ import ipaddress
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -37,6 +39,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from rich.console import Console
+from rich.progress import track
 
 from facedex.client import Client, Tls, Vector
 from facedex.indexer.api_key import KeyTerms, Role
@@ -99,6 +103,21 @@ SIDES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What each server is asked after each start: all kinds of calls where none is named."""
+
+    people: int
+    calls: int
+    callers: int
+    rounds: int
+    kinds: frozenset[str]
+
+
+Measured = dict[str, list[list[tuple[float, float]]]]
+"""By kind of call, of each round, of each server: processor time a call in milliseconds, and calls a second."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Of one kind of call to one server: medians over the rounds, and of the ratios to the open server's neighbouring rounds."""
 
@@ -112,7 +131,8 @@ class Cost:
 
 def main(
     *,
-    rounds: Annotated[int, typer.Option(help="Rounds of each kind on each server.")] = 10,
+    starts: Annotated[int, typer.Option(help="How often all servers are started, each time over new folders.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of each kind on each server after each start.")] = 4,
     people: Annotated[int, typer.Option(help="People in each gallery.")] = 2_000,
     calls: Annotated[int, typer.Option(help="Photographs of one round; of vectors ten times as many.")] = 40,
     callers: Annotated[
@@ -125,23 +145,13 @@ def main(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
 ) -> None:
     """Measures all servers."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        collector = stack.enter_context(collecting())
-        names = [each for each in SIDES if each == OPEN or not only or each in only]
-        sides = [
-            stack.enter_context(protected_by(SIDES[name], Path(folder) / str(number), collector, callers))
-            for number, name in enumerate(names)
-        ]
-        for side in sides:
-            _fill(side, people)
-        kinds = _kinds(sides[0].client, people)
-        beside = dict(zip(names, sides, strict=True))
-        costs = [
-            each
-            for name, work, times in kinds
-            if not kind or name in kind
-            for each in _costs(name, beside, work, calls * times, rounds)
-        ]
+    names = [each for each in SIDES if each == OPEN or not only or each in only]
+    load = Load(people, calls, callers, rounds, frozenset(kind or ()))
+    measured: Measured = defaultdict(list)
+    with collecting() as collector:
+        for _ in track(range(starts), "measuring", console=Console(stderr=True)):
+            _measure(names, collector, load, measured)
+    costs = [cost for call, rows in measured.items() for cost in _costs(call, names, rows)]
     _report(costs, callers)
     bars = [
         Bar(f"processor time, {each.protection} to none: {each.call}", Side.AT_MOST, ALLOWED, each.cpu_ratio)
@@ -252,18 +262,33 @@ def _kinds(client: Client, people: int) -> list[tuple[str, Work, int]]:
     ]
 
 
-def _costs(name: str, beside: Mapping[str, Asked], work: Work, calls: int, rounds: int) -> Iterator[Cost]:
-    sides = list(beside.values())
+def _measure(names: Sequence[str], collector: str, load: Load, measured: Measured) -> None:
+    """Starts one server for each name, asks them in turns, and adds what that took, by kind of call."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        sides = [
+            stack.enter_context(protected_by(SIDES[name], Path(folder) / str(number), collector, load.callers))
+            for number, name in enumerate(names)
+        ]
+        for side in sides:
+            _fill(side, load.people)
+        for call, work, times in _kinds(sides[0].client, load.people):
+            if not load.kinds or call in load.kinds:
+                measured[call] += _rounds(sides, work, load.calls * times, load.rounds)
+
+
+def _rounds(sides: Sequence[Asked], work: Work, calls: int, rounds: int) -> list[list[tuple[float, float]]]:
+    """Of each round, and each server in it: processor time a call, and calls a second."""
     numbers = [count() for _ in sides]
     for side, each in zip(sides, numbers, strict=True):
         side.round(work, max(side.callers, calls // 4), each)
-    measured = [
-        [side.round(work, calls, each) for side, each in zip(sides, numbers, strict=True)] for _ in range(rounds)
-    ]
-    for place, protection in enumerate(beside):
-        cpu, speed = (statistics.median(each[place][figure] for each in measured) for figure in (0, 1))
-        ratios = [statistics.median(each[place][figure] / each[0][figure] for each in measured) for figure in (0, 1)]
-        yield Cost(name, protection, cpu, ratios[0], speed, ratios[1])
+    return [[side.round(work, calls, each) for side, each in zip(sides, numbers, strict=True)] for _ in range(rounds)]
+
+
+def _costs(call: str, names: Sequence[str], rounds: Sequence[Sequence[tuple[float, float]]]) -> Iterator[Cost]:
+    for place, protection in enumerate(names):
+        cpu, speed = (statistics.median(each[place][figure] for each in rounds) for figure in (0, 1))
+        ratios = [statistics.median(each[place][figure] / each[0][figure] for each in rounds) for figure in (0, 1)]
+        yield Cost(call, protection, cpu, ratios[0], speed, ratios[1])
 
 
 def _report(costs: Iterable[Cost], callers: int) -> None:
