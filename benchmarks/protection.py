@@ -1,6 +1,6 @@
 """What protection costs: a server with TLS, API keys, audit, data keys and traces beside one without any, in turns.
 
-    python -m benchmarks.protection --rounds 10 --json build/protection.json
+    python -m benchmarks.protection --starts 3 --json build/protection.json
 
 Servers with only a part of it stand beside the two, so that it is seen what costs what. All run at the same time over
 galleries of their own with the same people, and are asked in turns, so that what else the machine does hits all. One server
@@ -52,6 +52,8 @@ ALLOWED = 1.05
 GALLERY = "staff"
 PHOTOGRAPHS = 20
 VECTORS_A_PHOTOGRAPH = 10
+# Of each kind on each server after each start.
+ROUNDS = 4
 COLLECTOR = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 Work = Callable[[Client, int], object]
@@ -109,7 +111,6 @@ class Load:
     people: int
     calls: int
     callers: int
-    rounds: int
     kinds: frozenset[str]
 
 
@@ -132,7 +133,6 @@ class Cost:
 def main(
     *,
     starts: Annotated[int, typer.Option(help="How often all servers are started, each time over new folders.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Rounds of each kind on each server after each start.")] = 4,
     people: Annotated[int, typer.Option(help="People in each gallery.")] = 2_000,
     calls: Annotated[int, typer.Option(help="Photographs of one round; of vectors ten times as many.")] = 40,
     callers: Annotated[
@@ -146,7 +146,7 @@ def main(
 ) -> None:
     """Measures all servers."""
     names = [each for each in SIDES if each == OPEN or not only or each in only]
-    load = Load(people, calls, callers, rounds, frozenset(kind or ()))
+    load = Load(people, calls, callers, frozenset(kind or ()))
     measured: Measured = defaultdict(list)
     with collecting() as collector:
         for _ in track(range(starts), "measuring", console=Console(stderr=True)):
@@ -273,15 +273,15 @@ def _measure(names: Sequence[str], collector: str, load: Load, measured: Measure
             _fill(side, load.people)
         for call, work, times in _kinds(sides[0].client, load.people):
             if not load.kinds or call in load.kinds:
-                measured[call] += _rounds(sides, work, load.calls * times, load.rounds)
+                measured[call] += _rounds(sides, work, load.calls * times)
 
 
-def _rounds(sides: Sequence[Asked], work: Work, calls: int, rounds: int) -> list[list[tuple[float, float]]]:
+def _rounds(sides: Sequence[Asked], work: Work, calls: int) -> list[list[tuple[float, float]]]:
     """Of each round, and each server in it: processor time a call, and calls a second."""
     numbers = [count() for _ in sides]
     for side, each in zip(sides, numbers, strict=True):
         side.round(work, max(side.callers, calls // 4), each)
-    return [[side.round(work, calls, each) for side, each in zip(sides, numbers, strict=True)] for _ in range(rounds)]
+    return [[side.round(work, calls, each) for side, each in zip(sides, numbers, strict=True)] for _ in range(ROUNDS)]
 
 
 def _costs(call: str, names: Sequence[str], rounds: Sequence[Sequence[tuple[float, float]]]) -> Iterator[Cost]:

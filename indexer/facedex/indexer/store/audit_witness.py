@@ -6,10 +6,23 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from facedex.indexer.audit import AuditHead
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
+from facedex.indexer.store.prepared import Prepared
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -38,6 +51,13 @@ anchors = Table(
     Column("tag", LargeBinary, nullable=False),
 )
 
+# Composed once, since composing it takes as long as doing it.
+LATER_HEAD = Prepared(
+    update(heads)
+    .where(heads.c.store_id == bindparam("of_store"), heads.c.number <= bindparam("new_number"))
+    .values(number=bindparam("new_number"), hash=bindparam("new_hash"), tag=bindparam("new_tag"))
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Testimony:
@@ -63,15 +83,15 @@ class AuditWitness:
 
     def note(self, store_id: str, head: AuditHead, key: bytes) -> None:
         """Notes a head; when it returns, that is on disk."""
-        values = _noted(store_id, head, key)
-        mine = heads.c.store_id == store_id
+        noted = _noted(store_id, head, key)
+        later = {"of_store": store_id, **{f"new_{name}": value for name, value in noted.items()}}
         writing = self._engine.connect().execution_options(**{WRITE_OPTION: True})
         with named_errors(), writing as connection, connection.begin():
             # Two writers of one data folder: the later head stays.
-            if connection.execute(update(heads).where(mine, heads.c.number <= head.number).values(values)).rowcount:
+            if LATER_HEAD.execute(connection, [later]).rowcount:
                 return
-            if connection.execute(select(heads.c.number).where(mine)).first() is None:
-                connection.execute(insert(heads).values(store_id=store_id, **values))
+            if connection.execute(select(heads.c.number).where(heads.c.store_id == store_id)).first() is None:
+                connection.execute(insert(heads).values(store_id=store_id, **noted))
 
     def replace(self, store_id: str, head: AuditHead, key: bytes) -> None:
         """Notes a head that lies before the one noted: the database is an older copy, and its audit says so."""

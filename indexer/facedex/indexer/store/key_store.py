@@ -76,7 +76,9 @@ KEYS = (
     .join(transformed_keys, transformed_keys.c.key_id == data_keys.c.key_id, isouter=True)
     .where(data_keys.c.key_id.in_(bindparam("names", expanding=True)))
 )
-NEW_KEYS = Prepared(insert(data_keys).values({each: bindparam(each) for each in ("key_id", "key", "store_id", "created_at")}))
+NEW_KEYS = Prepared(
+    insert(data_keys).values({each: bindparam(each) for each in ("key_id", "key", "store_id", "created_at")})
+)
 MAX_PARAMETERS = 10_000
 
 

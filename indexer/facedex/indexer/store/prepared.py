@@ -6,14 +6,13 @@ For a row of the audit that takes twice as long as the rest of it (docs/decision
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
-
-from sqlalchemy.sql.compiler import SQLCompiler
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection, CursorResult, Dialect, Insert, Update
+
 
 @dataclass(frozen=True, slots=True)
 class _Text:
@@ -44,7 +43,7 @@ class Prepared:
         return connection.exec_driver_sql(text.sql, parameters if len(rows) > 1 else parameters[0])
 
     def _composed(self, dialect: Dialect) -> _Text:
-        compiled = cast("SQLCompiler", self._statement.compile(dialect=dialect))
+        compiled = self._statement.compile(dialect=dialect)
         names = compiled.positiontup or list(compiled.params)
         turned = [compiled.binds[each].type.dialect_impl(dialect).bind_processor(dialect) for each in names]
         text = _Text(str(compiled), bool(compiled.positional), tuple(zip(names, turned, strict=True)))
