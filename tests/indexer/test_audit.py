@@ -244,6 +244,15 @@ CHANGES = (
     "threshold = NULL",
     "revision = 99",
     "hash = (SELECT hash FROM audit WHERE number = 2)",
+    # What no program of ours writes, and SQLite takes.
+    "at = 'yesterday'",
+    "at = 5",
+    "gallery = x'00ff'",
+    "threshold = 'high'",
+    "threshold = 9e999",
+    "revision = 'first'",
+    "revision = 0.5",
+    "hash = 'none'",
 )
 
 
@@ -251,6 +260,30 @@ CHANGES = (
 def test_a_changed_entry_is_found(sqlite_site: Site, change: str) -> None:
     sqlite_site.sql(f"UPDATE audit SET {change} WHERE number = 5")  # noqa: S608
     assert (AuditFault.ALTERED, 5) in sqlite_site.faults()
+
+
+def test_beside_an_entry_that_holds_rubbish_the_others_are_read_and_the_audit_goes_on(sqlite_site: Site) -> None:
+    sqlite_site.sql("UPDATE audit SET at = 'yesterday' WHERE number = 5")
+    sqlite_site.write(10)
+    assert sqlite_site.faults() == [(AuditFault.ALTERED, 5)]
+    actions = [each.event.action for each in sqlite_site.store.audit.entries()]
+    assert actions == [*[ACTION] * 4, "audit/unreadable", *[ACTION] * 5]
+    assert [each["action"] for each in sqlite_site.store.audit.documents()] == actions
+
+
+@pytest.mark.parametrize("rubbish", ["number = 'many'", "hash = 'none'", "number = 0.5"])
+def test_rubbish_in_the_place_of_the_head_is_found(sqlite_site: Site, rubbish: str) -> None:
+    sqlite_site.sql(f"UPDATE audit_head SET {rubbish} WHERE id = 1")  # noqa: S608
+    assert {fault for fault, _ in sqlite_site.faults()} <= {AuditFault.INSERTED, AuditFault.REWRITTEN}
+    assert sqlite_site.faults()
+
+
+@pytest.mark.parametrize("rubbish", ["number = 'many'", "hash = 'none'", "tag = 'mine'", "tag = 7"])
+def test_rubbish_in_the_place_of_the_witness_is_found(sqlite_site: Site, rubbish: str) -> None:
+    assert sqlite_site.vault.witness is not None
+    with sqlite_site.vault.witness._engine.begin() as connection:
+        connection.execute(text(f"UPDATE audit_witness SET {rubbish}"))  # noqa: S608
+    assert [fault for fault, _ in sqlite_site.faults()] == [AuditFault.WITNESS_FORGED]
 
 
 def test_each_kind_of_meddling_is_found_on_both_databases(site: Site) -> None:

@@ -12,13 +12,11 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as quoted
-from typing import TYPE_CHECKING
+from typing import Self
 
 from facedex.indexer.store.tombstones import moment_text
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 # The hash before the first entry.
 GENESIS = bytes(32)
@@ -49,12 +47,21 @@ class AuditEvent:
     revision: int | None = None
 
 
+# What is shown in the place of an entry that holds what was never written: something altered it.
+UNREADABLE = AuditEvent(datetime(1, 1, 1, tzinfo=UTC), "", "audit/unreadable", outcome="UNREADABLE")
+
+
 @dataclass(frozen=True, slots=True)
 class AuditHead:
     """The last entry: its number and hash; 0 and GENESIS where there is none."""
 
     number: int
     hash: bytes
+
+    @classmethod
+    def read(cls, number: object, digest: object) -> Self:
+        """From a row, of which somebody may have made anything: then it is a head that no audit has."""
+        return cls(number if isinstance(number, int) else -1, digest if isinstance(digest, bytes) else b"")
 
     def __str__(self) -> str:
         return f"{self.number}:{self.hash.hex()}"

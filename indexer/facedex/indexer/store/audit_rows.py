@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal_column, select, type_coerce, update
+from sqlalchemy.types import NullType
 
-from facedex.indexer.audit import NOTHING_PRUNED, RESTORED, AuditEntry, AuditEvent, AuditHead, chained
+from facedex.indexer.audit import NOTHING_PRUNED, RESTORED, UNREADABLE, AuditEntry, AuditEvent, AuditHead, chained
 from facedex.indexer.store.prepared import Prepared
 from facedex.indexer.store.records import as_utc
 from facedex.indexer.store.schema import audit, audit_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from sqlalchemy import Select
 
@@ -62,13 +64,13 @@ def locked_head(connection: Connection) -> AuditHead:
 
 def select_head(connection: Connection) -> AuditHead:
     row = connection.execute(select(audit_head).where(HEAD)).one()
-    return AuditHead(row.number, row.hash)
+    return AuditHead.read(row.number, row.hash)
 
 
 def select_anchor(connection: Connection) -> AuditHead:
     """The last entry that was pruned."""
     row = connection.execute(select(audit_head).where(ANCHOR)).first()
-    return NOTHING_PRUNED if row is None else AuditHead(row.number, row.hash)
+    return NOTHING_PRUNED if row is None else AuditHead.read(row.number, row.hash)
 
 
 def last_before(connection: Connection, moment: datetime, *, newest: int, at_most: int) -> AuditHead | None:
@@ -119,7 +121,12 @@ def select_newest(
 
 
 def _entries(connection: Connection, query: Select[Any]) -> list[AuditEntry]:
-    return [_entry(row) for row in connection.execute(query)]
+    try:
+        return [_entry(row) for row in connection.execute(query)]
+    except (TypeError, ValueError):  # somebody put into a row what was never written; SQLite takes anything
+        as_they_are = [type_coerce(each, NullType()).label(each.name) for each in audit.c]
+        untyped: Any = query.with_only_columns(*as_they_are)
+        return [_entry_at_best(row) for row in connection.execute(untyped)]
 
 
 def _row(entry: AuditEntry) -> dict[str, object]:
@@ -138,8 +145,11 @@ def _row(entry: AuditEntry) -> dict[str, object]:
 
 
 def _entry(row: Row[Any]) -> AuditEntry:
+    """Raises TypeError, ValueError where a value is none that was ever written."""
+    if not _is_sound(row):
+        raise TypeError
     event = AuditEvent(
-        at=as_utc(row.at),
+        at=as_utc(row.at if isinstance(row.at, datetime) else datetime.fromisoformat(row.at)),
         key_id=row.key_id,
         action=row.action,
         gallery=row.gallery,
@@ -148,3 +158,18 @@ def _entry(row: Row[Any]) -> AuditEntry:
         revision=row.revision,
     )
     return AuditEntry(row.number, event, row.hash)
+
+
+def _is_sound(row: Row[Any]) -> bool:
+    """Whether each value but the moment is of its column's type."""
+    are_texts = all(isinstance(each, str) for each in (row.key_id, row.action, row.gallery, row.outcome))
+    is_cosine = row.threshold is None or (isinstance(row.threshold, float) and math.isfinite(row.threshold))
+    return are_texts and is_cosine and isinstance(row.revision, int | None) and isinstance(row.hash, bytes)
+
+
+def _entry_at_best(row: Row[Any]) -> AuditEntry:
+    """An entry that no hash fits, where a value is none that was ever written."""
+    try:
+        return _entry(row)
+    except (TypeError, ValueError):
+        return AuditEntry(row.number, UNREADABLE, row.hash if isinstance(row.hash, bytes) else b"")

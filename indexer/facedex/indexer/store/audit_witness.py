@@ -120,8 +120,9 @@ class AuditWitness:
             row = connection.execute(select(table).where(table.c.store_id == store_id)).first()
         if row is None:
             return None
-        head = AuditHead(row.number, row.hash)
-        return Testimony(head, hmac.compare_digest(row.tag, _tag(store_id, head, key, kind=kind)))
+        head = AuditHead.read(row.number, row.hash)
+        is_genuine = isinstance(row.tag, bytes) and hmac.compare_digest(row.tag, _tag(store_id, head, key, kind=kind))
+        return Testimony(head, is_genuine)
 
 
 def _noted(store_id: str, head: AuditHead, key: bytes, *, kind: str = HEAD) -> dict[str, int | bytes]:
