@@ -23,6 +23,7 @@ from facedex.indexer.audit import (
     GENESIS,
     PRUNED,
     RESTORED,
+    UNREADABLE,
     AuditEntry,
     AuditEvent,
     AuditFault,
@@ -269,6 +270,14 @@ def test_beside_an_entry_that_holds_rubbish_the_others_are_read_and_the_audit_go
     actions = [each.event.action for each in sqlite_site.store.audit.entries()]
     assert actions == [*[ACTION] * 4, "audit/unreadable", *[ACTION] * 5]
     assert [each["action"] for each in sqlite_site.store.audit.documents()] == actions
+
+
+def test_rubbish_is_found_also_where_its_hash_was_computed(sqlite_site: Site) -> None:
+    before = list(sqlite_site.store.audit.entries())[7]
+    fitting = hash_of(9, UNREADABLE, before.hash)
+    sqlite_site.sql("UPDATE audit SET at = 'yesterday', hash = :hash WHERE number = 9", hash=fitting)
+    sqlite_site.sql("UPDATE audit_head SET hash = :hash WHERE id = 1", hash=fitting)
+    assert sqlite_site.faults() == [(AuditFault.ALTERED, 9), (AuditFault.REWRITTEN, 9)]
 
 
 @pytest.mark.parametrize("rubbish", ["number = 'many'", "hash = 'none'", "number = 0.5"])

@@ -220,7 +220,7 @@ def _faults(entry: AuditEntry, before: AuditHead) -> Iterator[AuditFinding]:
         yield AuditFinding(
             AuditFault.UNCHECKED, number, "whether it was altered cannot be told, for the one before is missing"
         )
-    elif entry.hash != hash_of(number, entry.event, before.hash):
+    elif entry.event == UNREADABLE or entry.hash != hash_of(number, entry.event, before.hash):
         yield AuditFinding(AuditFault.ALTERED, number, "the entry, or the one before, is not what was written")
     if entry.event.action == RESTORED:
         yield AuditFinding(AuditFault.RESTORED, number, f"entries were lost here: {entry.event.outcome}")

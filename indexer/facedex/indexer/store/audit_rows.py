@@ -168,7 +168,7 @@ def _is_sound(row: Row[Any]) -> bool:
 
 
 def _entry_at_best(row: Row[Any]) -> AuditEntry:
-    """An entry that no hash fits, where a value is none that was ever written."""
+    """UNREADABLE where a value is none that was ever written."""
     try:
         return _entry(row)
     except (TypeError, ValueError):
