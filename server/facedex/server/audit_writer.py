@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from facedex.indexer.audit import AuditEvent
+
+    # An entry on its way, and who is told when it is written, if anybody.
+    OnItsWay = tuple[AuditEvent, threading.Event | None]
 
 logger = structlog.get_logger("facedex.server")
 
@@ -44,14 +46,6 @@ class AuditUnavailable(Exception):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """An entry on its way, and who is told when it is written, if anybody."""
-
-    event: AuditEvent
-    written: threading.Event | None = None
-
-
 class AuditWriter:
     """Appends events in their order, each once.
 
@@ -74,7 +68,7 @@ class AuditWriter:
         self._told_at = -math.inf
         self._interval_seconds = interval_seconds
         self._capacity = capacity
-        self._queue: list[_Waiting] = []
+        self._queue: list[OnItsWay] = []
         self._changed = threading.Condition()
         self._is_urgent = False
         self._is_failing = False
@@ -103,21 +97,23 @@ class AuditWriter:
             raise AuditUnavailable
 
     def note(self, event: AuditEvent) -> None:
-        self._add(_Waiting(event), is_urgent=False)
+        # One step for all threads, so no lock: every search comes by here.
+        self._queue.append((event, None))
+        if len(self._queue) >= MOST_AT_ONCE:
+            self._hurry()
 
     def write(self, event: AuditEvent) -> None:
         """Returns when the entry is on disk. Raises AuditUnavailable where that takes too long."""
         written = threading.Event()
-        self._add(_Waiting(event, written), is_urgent=True)
+        self._queue.append((event, written))
+        self._hurry()
         if not written.wait(PATIENCE_SECONDS):
             raise AuditUnavailable
 
-    def _add(self, waiting: _Waiting, *, is_urgent: bool) -> None:
+    def _hurry(self) -> None:
         with self._changed:
-            self._queue.append(waiting)
-            if is_urgent or len(self._queue) >= MOST_AT_ONCE:
-                self._is_urgent = True
-                self._changed.notify_all()
+            self._is_urgent = True
+            self._changed.notify_all()
 
     def _run(self) -> None:
         while not (self._is_stopping and (not self._queue or self._is_failing)):
@@ -140,20 +136,20 @@ class AuditWriter:
         else:
             self._note_silence("")
 
-    def _write_group(self, group: list[_Waiting]) -> None:
+    def _write_group(self, group: list[OnItsWay]) -> None:
         try:
-            self._append([each.event for each in group])
+            self._append([event for event, _ in group])
         except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may go well, and until then nothing is lost)
             self._note_failure(_cause(error))
             time.sleep(self._interval_seconds)
             return
         self._note_failure("")
-        with self._changed:
-            del self._queue[: len(group)]
-            self._is_urgent = bool(self._is_urgent or len(self._queue) >= MOST_AT_ONCE)
-        for each in group:
-            if each.written is not None:
-                each.written.set()
+        del self._queue[: len(group)]
+        if len(self._queue) >= MOST_AT_ONCE:
+            self._hurry()
+        for _, written in group:
+            if written is not None:
+                written.set()
 
     def _note_failure(self, cause: str) -> None:
         # Once when it begins and once when it ends, not with every attempt.

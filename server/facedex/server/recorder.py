@@ -179,13 +179,7 @@ class Recorder:
     ) -> AuditEvent:
         key_id = "" if record.caller is None else record.caller.key_id
         return AuditEvent(
-            self._now(),
-            key_id,
-            record.action,
-            gallery,
-            outcome[:LONGEST_OUTCOME],
-            threshold=threshold,
-            revision=revision,
+            self._now(), key_id, record.action, gallery, outcome[:LONGEST_OUTCOME], threshold, revision
         )
 
 
@@ -201,7 +195,7 @@ def _enrolled(answer: Enrolment) -> str:
 
 
 def _in_words(outcomes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())) or "OK"
+    return ", ".join([f"{name} {count}" for name, count in sorted(outcomes.items())]) or "OK"
 
 
 def outcomes_of(answer: Any) -> Mapping[str, int]:

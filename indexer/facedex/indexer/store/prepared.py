@@ -20,13 +20,15 @@ class _Text:
 
     sql: str
     is_in_order: bool
-    columns: tuple[tuple[str, Callable[[Any], object] | None], ...]
-    """What a row has values for, and what turns each into what the driver takes."""
+    names: tuple[str, ...]
+    turned: tuple[tuple[int, Callable[[Any], object]], ...]
+    """Places among the names of what the driver does not take as it is, and what turns it into what it takes."""
 
     def parameters(self, row: Mapping[str, object]) -> tuple[object, ...] | dict[str, object]:
-        if self.is_in_order:
-            return tuple([row[name] if turned is None else turned(row[name]) for name, turned in self.columns])
-        return {name: row[name] if turned is None else turned(row[name]) for name, turned in self.columns}
+        values = [row[each] for each in self.names]
+        for place, turn in self.turned:
+            values[place] = turn(values[place])
+        return tuple(values) if self.is_in_order else dict(zip(self.names, values, strict=True))
 
 
 class Prepared:
@@ -44,8 +46,8 @@ class Prepared:
 
     def _composed(self, dialect: Dialect) -> _Text:
         compiled = self._statement.compile(dialect=dialect)
-        names = compiled.positiontup or list(compiled.params)
-        turned = [compiled.binds[each].type.dialect_impl(dialect).bind_processor(dialect) for each in names]
-        text = _Text(str(compiled), bool(compiled.positional), tuple(zip(names, turned, strict=True)))
-        self._texts[dialect.name] = text
+        names = tuple(compiled.positiontup or compiled.params)
+        turns = [compiled.binds[each].type.dialect_impl(dialect).bind_processor(dialect) for each in names]
+        turned = tuple((place, turn) for place, turn in enumerate(turns) if turn is not None)
+        text = self._texts[dialect.name] = _Text(str(compiled), bool(compiled.positional), names, turned)
         return text

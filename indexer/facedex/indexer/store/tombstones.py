@@ -117,4 +117,4 @@ class KeyedHash:
 
 def moment_text(moment: datetime) -> str:
     """UTC to the microsecond, always of the same length."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return moment.astimezone(UTC).isoformat("T", "microseconds")
