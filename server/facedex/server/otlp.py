@@ -117,13 +117,16 @@ class OtlpTracing:
 
 
 class Lot:
-    """Draws a share of the calls, and no more than so many a second: many short ones cost no more than a few long ones."""
+    """Draws a share of the calls, and no two so soon after each other that they would be more than so many a second.
+
+    So many short calls cost no more than a few long ones, also after a pause.
+    """
 
     def __init__(self, share: float, *, at_most: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._share = share
-        self._at_most = at_most
+        self._pause_seconds = 1 / at_most
         self._clock = clock
-        self._left, self._seen_at = at_most, clock()
+        self._next_at = clock()
         self._drawing = threading.Lock()
 
     def is_drawn(self) -> bool:
@@ -132,11 +135,9 @@ class Lot:
             return False
         with self._drawing:
             now = self._clock()
-            self._left = min(self._at_most, self._left + (now - self._seen_at) * self._at_most)
-            self._seen_at = now
-            if self._left < 1:
+            if now < self._next_at:
                 return False
-            self._left -= 1
+            self._next_at = now + self._pause_seconds
             return True
 
 
