@@ -254,6 +254,7 @@ CHANGES = (
     "revision = 'first'",
     "revision = 0.5",
     "hash = 'none'",
+    "outcome = CAST(x'4d41ff' AS TEXT)",  # no UTF-8
 )
 
 
@@ -263,12 +264,18 @@ def test_a_changed_entry_is_found(sqlite_site: Site, change: str) -> None:
     assert (AuditFault.ALTERED, 5) in sqlite_site.faults()
 
 
-def test_beside_an_entry_that_holds_rubbish_the_others_are_read_and_the_audit_goes_on(sqlite_site: Site) -> None:
-    sqlite_site.sql("UPDATE audit SET at = 'yesterday' WHERE number = 5")
+@pytest.mark.parametrize(
+    ("rubbish", "shown"),
+    [("at = 'yesterday'", "audit/unreadable"), ("action = CAST(x'4d41ff' AS TEXT)", "MA\\xff")],
+)
+def test_beside_an_entry_that_holds_rubbish_the_others_are_read_and_the_audit_goes_on(
+    sqlite_site: Site, rubbish: str, shown: str
+) -> None:
+    sqlite_site.sql(f"UPDATE audit SET {rubbish} WHERE number = 5")  # noqa: S608
     sqlite_site.write(10)
     assert sqlite_site.faults() == [(AuditFault.ALTERED, 5)]
     actions = [each.event.action for each in sqlite_site.store.audit.entries()]
-    assert actions == [*[ACTION] * 4, "audit/unreadable", *[ACTION] * 5]
+    assert actions == [*[ACTION] * 4, shown, *[ACTION] * 5]
     assert [each["action"] for each in sqlite_site.store.audit.documents()] == actions
 
 

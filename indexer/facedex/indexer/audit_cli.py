@@ -153,7 +153,8 @@ def _print_report(report: AuditReport) -> None:
             table.add_row(each.fault.value, str(each.number), Text(each.detail))
         Console().print(table)
     seen = "compared with a head noted before" if report.witnesses else "no head was noted before"
-    print(f"{report.count} entries, {len(report.findings)} faults; {seen}")
+    faults = "1 fault" if len(report.findings) == 1 else f"{len(report.findings)} faults"
+    print(f"{report.count} entries, {faults}; {seen}")
     if report.anchor.number:
         print(f"pruned up to {report.anchor}; heads of before cannot be compared")
     print(f"head {report.head}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal_column, select, type_coerce, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.types import NullType
 
 from facedex.indexer.audit import NOTHING_PRUNED, RESTORED, UNREADABLE, AuditEntry, AuditEvent, AuditHead, chained
@@ -15,7 +18,7 @@ from facedex.indexer.store.records import as_utc
 from facedex.indexer.store.schema import audit, audit_head
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from sqlalchemy import Select
 
@@ -123,10 +126,25 @@ def select_newest(
 def _entries(connection: Connection, query: Select[Any]) -> list[AuditEntry]:
     try:
         return [_entry(row) for row in connection.execute(query)]
-    except (TypeError, ValueError):  # somebody put into a row what was never written; SQLite takes anything
+    except (TypeError, ValueError, OperationalError):  # somebody put in what was never written; SQLite takes anything
         as_they_are = [type_coerce(each, NullType()).label(each.name) for each in audit.c]
         untyped: Any = query.with_only_columns(*as_they_are)
-        return [_entry_at_best(row) for row in connection.execute(untyped)]
+        with _any_text(connection):
+            return [_entry_at_best(row) for row in connection.execute(untyped)]
+
+
+@contextmanager
+def _any_text(connection: Connection) -> Generator[None]:
+    """SQLite hands out also what is no UTF-8, as a text that was never written."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
+    try:
+        yield
+    finally:
+        driver.text_factory = str
 
 
 def _row(entry: AuditEntry) -> dict[str, object]:
