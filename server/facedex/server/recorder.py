@@ -178,9 +178,7 @@ class Recorder:
         self, record: Record, gallery: str, outcome: str, *, threshold: float | None = None, revision: int | None = None
     ) -> AuditEvent:
         key_id = "" if record.caller is None else record.caller.key_id
-        return AuditEvent(
-            self._now(), key_id, record.action, gallery, outcome[:LONGEST_OUTCOME], threshold, revision
-        )
+        return AuditEvent(self._now(), key_id, record.action, gallery, outcome[:LONGEST_OUTCOME], threshold, revision)
 
 
 def _outcome(record: Record) -> str:
