@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -124,22 +124,21 @@ def select_newest(
 
 
 def _entries(connection: Connection, query: Select[Any]) -> list[AuditEntry]:
+    # Somebody may have put in what was never written: SQLite takes anything, and hands out no text that is no UTF-8.
+    is_sqlite = connection.dialect.name == "sqlite"
     try:
         return [_entry(row) for row in connection.execute(query)]
-    except (TypeError, ValueError, OperationalError):  # somebody put in what was never written; SQLite takes anything
+    except (TypeError, ValueError, *((OperationalError,) if is_sqlite else ())):
         as_they_are = [type_coerce(each, NullType()).label(each.name) for each in audit.c]
         untyped: Any = query.with_only_columns(*as_they_are)
-        with _any_text(connection):
+        with _any_text(connection) if is_sqlite else nullcontext():
             return [_entry_at_best(row) for row in connection.execute(untyped)]
 
 
 @contextmanager
 def _any_text(connection: Connection) -> Generator[None]:
-    """SQLite hands out also what is no UTF-8, as a text that was never written."""
+    """SQLite hands out what is no UTF-8 too, as a text that was never written."""
     driver: Any = connection.connection.driver_connection
-    if connection.dialect.name != "sqlite":
-        yield
-        return
     driver.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
     try:
         yield
