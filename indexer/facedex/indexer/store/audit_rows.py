@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # The row of the table that keeps the head, and the one that keeps the last entry that was pruned.
 HEAD = audit_head.c.id == literal_column("1")
 ANCHOR = audit_head.c.id == 2
+# What reading an entry raises where a value is none that was ever written.
+WRONG_VALUES = (TypeError, ValueError)
 # Composed once, since composing them takes as long as doing them.
 LOCKED_HEAD = select(audit_head).where(HEAD).with_for_update()
 NEW_HEAD = update(audit_head).where(HEAD).values(number=bindparam("last_number"), hash=bindparam("last_hash"))
@@ -126,9 +128,10 @@ def select_newest(
 def _entries(connection: Connection, query: Select[Any]) -> list[AuditEntry]:
     # Somebody may have put in what was never written: SQLite takes anything, and hands out no text that is no UTF-8.
     is_sqlite = connection.dialect.name == "sqlite"
+    rubbish = (*WRONG_VALUES, OperationalError) if is_sqlite else WRONG_VALUES
     try:
         return [_entry(row) for row in connection.execute(query)]
-    except (TypeError, ValueError, *((OperationalError,) if is_sqlite else ())):
+    except rubbish:
         as_they_are = [type_coerce(each, NullType()).label(each.name) for each in audit.c]
         untyped: Any = query.with_only_columns(*as_they_are)
         with _any_text(connection) if is_sqlite else nullcontext():
@@ -188,5 +191,5 @@ def _entry_at_best(row: Row[Any]) -> AuditEntry:
     """UNREADABLE where a value is none that was ever written."""
     try:
         return _entry(row)
-    except (TypeError, ValueError):
+    except WRONG_VALUES:
         return AuditEntry(row.number, UNREADABLE, row.hash if isinstance(row.hash, bytes) else b"")
