@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,9 @@ if TYPE_CHECKING:
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.store.records import JobRecord
     from facedex.server.settings import Settings
+
+# How many objects are added before they are looked through for cycles. With Python's 700, calls by vector take 3 % longer.
+NEW_OBJECTS = 20_000
 
 logger = structlog.get_logger("facedex.server")
 
@@ -305,9 +309,17 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     app = App(settings)
     stop = StopSignal()
     app.start()
+    _collect_garbage_seldom()
     if app.metrics_address:
         logger.info("metrics are served", address=app.metrics_address)
     announce(app.address)
     stop.wait()
     logger.info("draining", seconds=settings.drain_seconds)
     app.stop()
+
+
+def _collect_garbage_seldom() -> None:
+    """What a server is made of stays, so only what calls leave is looked through for cycles, of which they leave few."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)
