@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 3.0
 # Of the calls that no caller traces; who traces decides for its own calls.
 SHARE_TRACED = 0.1
-MOST_A_SECOND = 10
+MOST_A_SECOND = 5
 # OpenTelemetry's conventions for gRPC servers: what the caller did wrong is no error of the server's.
 SERVERS_FAULT = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
