@@ -207,11 +207,11 @@ def outcomes_of(answer: Any) -> Mapping[str, int]:
     return NO_OUTCOMES
 
 
-def _decision(value: identification_pb2.Decision) -> str:
+def _decision(value: identification_pb2.Decision.ValueType) -> str:
     return identification_pb2.Decision.Name(value).removeprefix("DECISION_")
 
 
-def _enrol_outcome(value: enrolment_pb2.EnrolOutcome) -> str:
+def _enrol_outcome(value: enrolment_pb2.EnrolOutcome.ValueType) -> str:
     return enrolment_pb2.EnrolOutcome.Name(value).removeprefix("ENROL_OUTCOME_")
 
 
