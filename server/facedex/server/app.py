@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from facedex.indexer.store.records import JobRecord
     from facedex.server.settings import Settings
 
-# How many objects are added before they are looked through for cycles. With Python's 700, calls by vector take 3 % longer.
+# How many objects are added before they are looked through for cycles. With Python's 700, enrolling a vector takes 3 % longer.
 NEW_OBJECTS = 20_000
 
 logger = structlog.get_logger("facedex.server")
