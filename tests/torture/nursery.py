@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.torture.hasty_store import HastyStore
+from tests.waiting import wait_until
 
 import facedex.server.app
 from facedex.indexer.failpoints import VARIABLE
@@ -90,6 +91,8 @@ class Nursery:
         """A new server; the one before must be dead."""
         born = Born(**self._asked({"start": asdict(order)}))
         self._alive = born.pid
+        if not born.address:
+            wait_until(self.is_dead)  # its end of the pipe closes a moment before
         return born
 
     def send(self, order: Order) -> int:
