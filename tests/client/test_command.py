@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
+import typer
 from PIL import Image
 from tests.client.fake_server import Abort, FakeServer, Refused
 
-from facedex.client.cli import main
+from facedex.client.cli import main, program
 from facedex.v1 import (
     calibration_pb2,
     consistency_pb2,
@@ -235,6 +236,56 @@ def test_wrong_usage_ends_with_2_and_asks_no_server(facedex: Facedex, server: Fa
     assert done.code == 2
     assert "Usage" in done.err
     assert not server.received
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["identify", "staff", "{photograph}", "--json", "--server", "{target}", "--timeout", "5"],
+        ["identify", "--timeout=5", "staff", "--server={target}", "--json", "--", "{photograph}"],
+        ["--timeout", "5", "identify", "--server", "{target}", "staff", "{photograph}", "--json"],
+    ],
+)
+def test_options_of_the_program_may_stand_behind_a_command(
+    words: list[str], server: FakeServer, photograph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.plan("Identify", a_match())
+    with pytest.raises(SystemExit) as ended:
+        main([word.format(target=server.target, photograph=photograph) for word in words])
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out)["faces"]
+
+
+def test_a_value_that_is_missing_is_not_taken_from_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["info", "--server"])
+    assert ended.value.code == 2
+    assert "'--server' requires an argument" in capsys.readouterr().err
+
+
+def test_what_follows_two_dashes_is_no_option_of_the_program(facedex: Facedex, server: FakeServer) -> None:
+    done = facedex("identify", "staff", "--", "--tls")
+    assert "--tls" in done.err
+    assert "no such file" in done.err.lower()
+    assert not server.received
+
+
+def test_no_command_has_an_option_of_the_programs_name() -> None:
+    """`program_options_first` would take it for the program's."""
+    command = typer.main.get_command(program)
+    ours = {name for option in command.params for name in option.opts} - {"--help"}
+    assert "--server" in ours
+    assert not [(path, names) for path, each in below(command) if (names := ours & option_names(each))]
+
+
+def below(group: object, *above: str) -> Iterator[tuple[str, object]]:
+    for name, command in getattr(group, "commands", {}).items():
+        yield " ".join((*above, name)), command
+        yield from below(command, *above, name)
+
+
+def option_names(command: object) -> set[str]:
+    return {name for option in getattr(command, "params", ()) for name in option.opts}
 
 
 @pytest.mark.parametrize(("decision", "code"), [("DECISION_MATCH", 0), ("DECISION_NO_MATCH", 3)])

@@ -17,6 +17,7 @@ from facedex.client.cli_galleries import galleries
 from facedex.client.cli_identify import compare, detect, identify, verify
 from facedex.client.cli_identities import identities
 from facedex.client.cli_jobs import jobs
+from facedex.client.cli_order import program_options_first
 from facedex.client.cli_output import details, print_json, print_table
 from facedex.client.cli_session import Entry, ExitCode, Json, Session, complain, connected, spoken
 from facedex.client.client import DEFAULT_TIMEOUT_SECONDS
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Always raises SystemExit; an error is one line on the standard error, and exit code 1.
     """
     try:
-        program(arguments)
+        program(program_options_first(program, sys.argv[1:] if arguments is None else arguments))
     except (FacedexError, OSError) as error:
         complain(spoken(error))
         sys.exit(ExitCode.ERROR)
@@ -83,6 +84,8 @@ def options(  # noqa: PLR0913  (a command has as many options as it has)
     ] = False,
 ) -> None:
     """Tell who, of the people enrolled in a gallery, is on a photograph.
+
+    These options may stand before a command or behind it.
 
     \b
     facedex galleries create staff

@@ -67,7 +67,7 @@ fsck_cli.add_commands(app)
 class Place:
     """Where the galleries are and which models look at photographs."""
 
-    data: Path
+    folder: Path | None
     database: str | None
     detector: str
     embedder: str
@@ -75,6 +75,16 @@ class Place:
     template_secret: Path | None
     milvus: str | None
     device: DeviceChoice
+
+    @property
+    def data(self) -> Path:
+        # Asked for by a command that runs, not by the parser, so that a command's help needs no folder.
+        if self.folder is None:
+            raise typer.BadParameter(
+                "name the folder of the database, before the command (facedex-index --data FOLDER …) or in FACEDEX_DATA",
+                param_hint="--data",
+            )
+        return self.folder
 
     @property
     def database_url(self) -> str:
@@ -85,7 +95,12 @@ class Place:
 def program(  # noqa: PLR0913  (the options of all commands)
     context: typer.Context,
     *,
-    data: Annotated[Path, typer.Option(envvar="FACEDEX_DATA", help="Folder of the database and the added models.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FACEDEX_DATA", help="Folder of the database and the added models; every command needs it."
+        ),
+    ] = None,
     database: Annotated[
         str | None,
         typer.Option(envvar="FACEDEX_DATABASE", help="postgresql://… instead of a SQLite file in the data folder."),
