@@ -98,7 +98,7 @@ def program(  # noqa: PLR0913  (the options of all commands)
     data: Annotated[
         Path | None,
         typer.Option(
-            envvar="FACEDEX_DATA", help="Folder of the database and the added models; every command needs it."
+            envvar="FACEDEX_DATA", help="Folder of the database and the added models; nearly every command needs it."
         ),
     ] = None,
     database: Annotated[
