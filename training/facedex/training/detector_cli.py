@@ -43,9 +43,8 @@ from facedex.training.devices import Precision, Workplace
 from facedex.training.errors import SettingsInvalid
 from facedex.training.export import Terms, detector_manifest, onnx_of, prove, quantised, stored_smaller, write_model
 from facedex.training.held_out import DetectorFigures, evaluate_detector, pictures_below
-from facedex.training.loop import Loop, LoopSettings
+from facedex.training.loop import Loop, LoopSettings, start_from
 from facedex.training.progress import Bars, Observer
-from facedex.training.start import start_from
 
 _CALIBRATION_CANVASES = 64
 _SMALLEST_FACE_PX = 12.0

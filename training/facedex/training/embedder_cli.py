@@ -59,10 +59,9 @@ from facedex.training.export import (
     write_model,
 )
 from facedex.training.held_out import evaluate_embedder
-from facedex.training.loop import Loop, LoopSettings
+from facedex.training.loop import Loop, LoopSettings, start_from
 from facedex.training.optimisers import OptimiserName
 from facedex.training.progress import Bars, Observer
-from facedex.training.start import start_from
 from facedex.training.teacher import Teachers
 
 BUILTIN_WEIGHTS = Path(__file__).parent / "weights" / f"{BUILTIN_EMBEDDER}.pt"

@@ -219,3 +219,20 @@ def embedded(network: nn.Module, rows: int, views: Callable[[slice], Tensor], *,
     network.eval()
     with torch.inference_mode():
         return torch.cat([network(views(part)) for part in batches(rows, size)])
+
+
+def start_from(path: Path, student: nn.Module) -> None:
+    """Begin with the weights of a state dict, or with the averaged ones of a run's checkpoint.
+
+    Raises:
+        CheckpointUnusable: they are of another network.
+
+    """
+    state = load_state(path)
+    if isinstance(state, dict) and "averaged" in state:
+        averaged = state["averaged"]
+        state = {name.removeprefix("module."): each for name, each in averaged.items() if name != "n_averaged"}
+    try:
+        student.load_state_dict(state)
+    except (RuntimeError, TypeError) as problem:
+        raise CheckpointUnusable(path, "holds the weights of another network") from problem

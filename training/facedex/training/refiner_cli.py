@@ -39,7 +39,7 @@ from facedex.training.detector_cli import print_figures
 from facedex.training.devices import Precision
 from facedex.training.export import Terms, detector_manifest, onnx_of, prove, stored_smaller, write_model
 from facedex.training.held_out import evaluate_detector, pictures_below
-from facedex.training.loop import Loop, LoopSettings
+from facedex.training.loop import Loop, LoopSettings, start_from
 from facedex.training.progress import Bars, Observer
 from facedex.training.refinement.lesson import RefinerLesson, RefinerSettings
 from facedex.training.refinement.looks import (
@@ -51,7 +51,6 @@ from facedex.training.refinement.looks import (
     open_looks,
 )
 from facedex.training.refinement.network import SIDE, RefinerOutputs
-from facedex.training.start import start_from
 
 _TEACHERS_LEAST = 0.3
 """What the teacher takes for a face with this score is no example of what is none."""

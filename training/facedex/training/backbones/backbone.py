@@ -20,8 +20,6 @@ class BackboneName(StrEnum):
     """For trying things out: a second of training shows whether it works."""
     COMPACT = "compact"
     """The built-in embedder's."""
-    COMPACT_DEEP = "compact-deep"
-    """Four more blocks; may begin with the weights of `compact`, and begins as what that was."""
     MOBILEFACENET = "mobilefacenet"
     IRESNET18 = "iresnet18"
     IRESNET34 = "iresnet34"
@@ -30,11 +28,7 @@ class BackboneName(StrEnum):
     EVOLVE_IR50 = "evolve-ir50"
 
 
-_COMPACT: Final = {
-    BackboneName.TINY: CompactShape(channels=(8, 16, 32), blocks=(1, 1, 1), hidden=32),
-    BackboneName.COMPACT: CompactShape(),
-    BackboneName.COMPACT_DEEP: CompactShape(blocks=(1, 4, 4)),
-}
+_TINY: Final = CompactShape(channels=(8, 16, 32), blocks=(1, 1, 1), hidden=32)
 _IRESNET_BLOCKS: Final = {
     BackboneName.IRESNET18: (2, 2, 2, 2),
     BackboneName.IRESNET34: (3, 4, 6, 3),
@@ -51,4 +45,4 @@ def make_backbone(name: BackboneName, *, dimension: int, side: int = 112) -> nn.
         return EvolveIR50(dimension=dimension, side=side)
     if name is BackboneName.MOBILEFACENET:
         return MobileFaceNet(dimension, side=side)
-    return CompactNet(dimension, side=side, shape=_COMPACT[name])
+    return CompactNet(dimension, side=side, shape=_TINY if name is BackboneName.TINY else None)

@@ -16,8 +16,6 @@ from torch.nn import functional
 
 from facedex.training.backbones.layers import active_convolution, convolution, global_depthwise_head
 
-LAST_NORMALISATION: Final = "change.2"
-"""Of a `Residual`, in its state dict: where its weight and bias are nought, the block adds nothing."""
 _REDUCTION: Final = 16
 
 
