@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -230,6 +231,36 @@ def test_a_key_that_is_revoked_gets_nobody_in_within_a_second(guarded: Guarded) 
         assert time.monotonic() - started < 3
     changed = f"Bearer {key[:-1]}{'0' if key[-1] != '0' else '1'}"
     assert refused_with(guarded, changed).reason == "KEY_INVALID"  # only its holder is told what became of it
+
+
+def test_a_stream_ends_when_its_key_is_revoked(guarded: Guarded) -> None:
+    key = guarded.key(Role.SEARCH)
+    parsed = KeyText.parsed(key)
+    assert parsed is not None
+    with guarded.wire(key) as wire:
+        probe = identify_request("mine", vectors_of(wire).vector(0))
+        frame = identification_pb2.IdentifyStreamRequest(identify=probe)
+        answered = threading.Event()
+
+        def frames() -> Iterator[identification_pb2.IdentifyStreamRequest]:
+            yield frame
+            assert answered.wait(10)
+            guarded.store.api_keys.revoke(parsed.key_id)
+            for _ in range(100):
+                time.sleep(0.1)
+                yield frame
+
+        answers = 0
+
+        def read() -> None:
+            nonlocal answers
+            for _ in wire.identification.IdentifyStream(frames()):
+                answers += 1
+                answered.set()
+
+        refused = refusal(read)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_REVOKED")
+    assert 1 <= answers < 30
 
 
 def is_denied_entry(wire: Wire) -> str:

@@ -149,9 +149,9 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _asked_each(
         self, method: str, messages: Iterator[bytes], handler: Any, context: grpc.ServicerContext, record: Record
     ) -> Iterator[Any]:
-        """The requests of a stream; one that its caller may not make ends it."""
-        caller = record.caller or Caller()
+        """The requests of a stream; one that its caller may not make ends it, and so does a key that is revoked meanwhile."""
         for request in self._each(messages, handler, context):
+            caller = self._admitted(method, context, record)
             record.asked(request)
             self._gate.check(method, caller, request)
             self._gate.charge_slowly(caller, goes_on=lambda: context.is_active() and not self._patience.is_lost)
