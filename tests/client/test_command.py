@@ -184,6 +184,41 @@ def test_several_drawn_photographs_go_into_a_folder(
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["other.jpg", "visitor.jpg"]
 
 
+@pytest.mark.parametrize("command", [["identify", "staff"], ["detect"]])
+@pytest.mark.parametrize("save", [".", "visitor.jpg", "../photographs"])
+def test_a_drawing_never_replaces_a_photograph(
+    facedex: Facedex, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], save: str
+) -> None:
+    (tmp_path / "photographs").mkdir()
+    monkeypatch.chdir(tmp_path / "photographs")
+    Image.new("RGB", (320, 240), "white").save("visitor.jpg")
+    before = Path("visitor.jpg").read_bytes()
+    done = facedex(*command, "visitor.jpg", "--save", save)
+    assert (done.code, "would replace" in done.err) == (2, True)
+    assert Path("visitor.jpg").read_bytes() == before
+    assert not server.received
+
+
+def test_drawings_of_photographs_of_one_name_do_not_replace_each_other(
+    facedex: Facedex, server: FakeServer, photograph: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / photograph.name
+    other.write_bytes(photograph.read_bytes())
+    done = facedex("identify", "staff", photograph, other, "--save", tmp_path / "drawn")
+    assert (done.code, "one name" in done.err) == (2, True)
+    assert not server.received
+
+
+@pytest.mark.parametrize("name", ["out.psd", "out.nothing"])
+def test_a_drawing_in_a_format_that_is_not_written_is_one_line(
+    facedex: Facedex, server: FakeServer, photograph: Path, tmp_path: Path, name: str
+) -> None:
+    server.plan("Identify", a_match())
+    done = facedex("identify", "staff", photograph, "--save", tmp_path / name)
+    assert (done.code, "name it .jpg or .png" in done.err) == (1, True)
+
+
 def test_after_a_photograph_that_cannot_be_examined_come_the_others(
     facedex: Facedex, server: FakeServer, photograph: Path, tmp_path: Path
 ) -> None:
@@ -447,6 +482,53 @@ def test_people_are_listed_shown_changed_and_erased(facedex: Facedex, server: Fa
     (update,) = server.asked("UpdateIdentity")
     assert list(update.update_mask.paths) == ["display_name", "expire_time"]
     assert update.identity.expire_time.ToDatetime().isoformat() == "2030-12-31T00:00:00"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["identities", "delete", "staff", "ada"],
+        ["identities", "delete-template", "staff", "7"],
+        ["galleries", "delete", "staff"],
+    ],
+)
+@pytest.mark.parametrize("place", ["nowhere/receipt.json", "."])
+def test_nothing_is_erased_whose_receipt_has_no_place(
+    facedex: Facedex, server: FakeServer, tmp_path: Path, command: list[str], place: str
+) -> None:
+    server.plan("GetIdentity", enrolment_pb2.GetIdentityResponse(identity=enrolment_pb2.Identity(id="ada")))
+    server.plan("GetGallery", gallery_pb2.GetGalleryResponse(gallery=STAFF))
+    done = facedex(*command, "--yes", "--receipt", tmp_path / place)
+    assert (done.code, "nothing was erased" in done.err) == (1, True)
+    assert not [each for each in ("DeleteIdentity", "DeleteTemplate", "DeleteGallery") if server.asked(each)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["identities", "show", "staff", "J\udcf6rg"],
+        ["identities", "delete-template", "staff", "1" + "0" * 30, "--yes"],
+        ["galleries", "create", "staff", "--retention-days", "1e12"],
+    ],
+)
+def test_a_value_that_no_message_can_carry_is_one_line(
+    facedex: Facedex, server: FakeServer, arguments: list[str]
+) -> None:
+    done = facedex(*arguments)
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith("facedex: a value cannot be used")
+    assert not server.received
+
+
+@pytest.mark.parametrize("option", [(), ("--public-key", "photograph.jpg")])
+def test_a_photograph_is_no_receipt(
+    facedex: Facedex, tmp_path: Path, option: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8), "white").save("photograph.jpg")
+    done = facedex("verify-erasure", "photograph.jpg", "--offline", *option)
+    assert (done.code, len(done.err.splitlines())) == (1, 1)
 
 
 def test_info_tells_models_and_limits(facedex: Facedex, server: FakeServer) -> None:

@@ -19,6 +19,7 @@ from facedex.client import (
     EnrolRequest,
     GalleryNotFoundError,
     IdentifyRequest,
+    InvalidRequestError,
     MessageTooLargeError,
     Refusal,
     ServerFaultError,
@@ -117,6 +118,19 @@ def test_a_photograph_over_the_limit_keeps_its_place_in_the_stream(client: Any, 
     assert (first.identity, third.identity) == ("0", "2")
     assert isinstance(second, Refusal)
     assert isinstance(second.error, MessageTooLargeError)
+
+
+def test_a_name_that_is_no_unicode_keeps_its_place_in_the_stream(client: Any, server: FakeServer) -> None:
+    """As a folder's name may be, on a disk from long ago."""
+    server.plan_stream("EnrolStream", echo)
+    requests = list(people(3))
+    requests[1] = EnrolRequest("staff", "J\udcf6rg", images=[b"photograph"])
+
+    first, second, third = client.enrol_stream(requests)
+
+    assert (first.identity, third.identity) == ("0", "2")
+    assert isinstance(second, Refusal)
+    assert isinstance(second.error, InvalidRequestError)
 
 
 def test_a_server_that_falls_silent_is_waited_for_no_longer(connect: Connect, server: FakeServer) -> None:

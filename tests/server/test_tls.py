@@ -24,9 +24,10 @@ from typer.testing import CliRunner
 from facedex.client import AccessError, Client, Tls, UnavailableError
 from facedex.client.retry import RetryPolicy
 from facedex.indexer.api_key import KeyTerms, Role
+from facedex.server import tls
 from facedex.server.cli import app as server_command
 from facedex.server.exposure import ListensOpenly, Openness, check_exposure, is_loopback
-from facedex.server.tls import Certificates, CertificateUnusable, TlsFiles
+from facedex.server.tls import Certificates, CertificateUnusable, TlsFiles, TlsMaterial
 from facedex.v1 import gallery_pb2
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  (that it is refused is what is tested)
@@ -164,6 +165,25 @@ def test_a_certificate_that_is_half_renewed_is_used_when_the_other_half_is_there
     files.private_key.write_bytes(new.private_key)
     assert certificates._renewed() is not None
     assert certificates._renewed() is None
+
+
+def test_a_certificate_that_may_not_be_read_at_first_is_used_once_it_may(
+    files: TlsFiles, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates = Certificates(files)
+    new = authority.issue()
+    files.certificate.write_bytes(new.certificate)
+    files.private_key.write_bytes(new.private_key)
+    with monkeypatch.context() as as_another_user:  # root may read everything
+        as_another_user.setattr(tls, "read_material", denied)
+        assert certificates._renewed() is None
+    assert certificates._renewed() is None
+    files.private_key.chmod(0o640)
+    assert certificates._renewed() is not None
+
+
+def denied(files: TlsFiles) -> TlsMaterial:
+    raise CertificateUnusable(f"{files.private_key} cannot be read (Permission denied)")
 
 
 @pytest.mark.parametrize("damage", ["", "no certificate", None])

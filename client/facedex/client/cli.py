@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (FacedexError, OSError) as error:
         complain(spoken(error))
         sys.exit(ExitCode.ERROR)
+    except (ValueError, OverflowError) as error:  # the client's word for values that could never be sent
+        complain(f"a value cannot be used: {error}")
+        sys.exit(ExitCode.ERROR)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag

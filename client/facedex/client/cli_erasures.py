@@ -1,5 +1,7 @@
 """`facedex erasures` and `facedex verify-erasure`: what was erased, and whether a receipt is genuine."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +28,15 @@ ReceiptFile = Annotated[
     Path | None,
     typer.Option("--receipt", metavar="FILE", help="Write the signed receipt into this file.", show_default=False),
 ]
+
+
+def check_receipt_file(file: Path | None) -> None:
+    """Before anything is erased: no erasure can be undone because its receipt has no place.
+
+    Raises OSError.
+    """
+    if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+        raise OSError(errno.EACCES, "the receipt cannot be written there, so nothing was erased", str(file))
 
 
 def keep_receipt(receipt: str, file: Path | None) -> None:
@@ -87,8 +98,8 @@ def verify_erasure(
     json: Json = False,
 ) -> None:
     """Check the receipt of an erasure, and ask the server whether anything is still held."""
-    text = receipt.read_text(encoding="utf-8")
-    key = "" if public_key is None else public_key.read_text(encoding="utf-8")
+    text = receipt.read_text(encoding="utf-8", errors="replace")
+    key = "" if public_key is None else public_key.read_text(encoding="utf-8", errors="replace")
     genuine = verify_receipt(text, public_key=key)
     check = None if offline else _asked(context, text)
     if json:

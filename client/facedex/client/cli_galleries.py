@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from facedex.client.cli_enrol import DuplicatesChoice, MislabelledChoice, SeveralFacesChoice
-from facedex.client.cli_erasures import ReceiptFile, keep_receipt
+from facedex.client.cli_erasures import ReceiptFile, check_receipt_file, keep_receipt
 from facedex.client.cli_output import (
     cell,
     counted,
@@ -162,12 +162,13 @@ def delete(
         count = client.get_gallery(gallery).identity_count
         if not yes:
             confirm_erasing(f"gallery {gallery} with {counted(count, 'person', 'people')}")
+        check_receipt_file(receipt)
         erased = client.delete_gallery(gallery)
-    keep_receipt(erased.receipt, receipt)
     if json:
         print_json(erased, gallery=gallery)
     else:
         print_line(f"erased gallery {gallery} with {counted(erased.identity_count, 'person', 'people')}")
+    keep_receipt(erased.receipt, receipt)
 
 
 def _decision_policy(

@@ -83,6 +83,7 @@ def identify(  # noqa: PLR0913 - one parameter for each option
     wanted = filters_of(filters)
     faces = FaceSelection.LARGEST if largest else FaceSelection.ALL
     show = identification_as_json if json else identification_as_table
+    drawings = _drawings(save, photographs)
     with connected(context) as client:
 
         def examine(photograph: Path) -> None:
@@ -100,8 +101,8 @@ def identify(  # noqa: PLR0913 - one parameter for each option
                 return_vectors=vectors,
             )
             show(photograph, found)
-            if save is not None:
-                _save_identified(image, found, _drawing_path(save, photograph, photographs))
+            if photograph in drawings:
+                _save_identified(image, found, drawings[photograph])
 
         _examine_each(photographs, examine)
 
@@ -158,14 +159,15 @@ def detect(
 ) -> None:
     """Find the faces on each photograph and measure them."""
     show = detection_as_json if json else detection_as_table
+    drawings = _drawings(save, photographs)
     with connected(context) as client:
 
         def examine(photograph: Path) -> None:
             image = photograph.read_bytes()
             found = client.detect(image, return_vectors=vectors)
             show(photograph, found)
-            if save is not None:
-                _save_detected(image, found, _drawing_path(save, photograph, photographs))
+            if photograph in drawings:
+                _save_detected(image, found, drawings[photograph])
 
         _examine_each(photographs, examine)
 
@@ -185,11 +187,25 @@ def _examine_each(photographs: Sequence[Path], examine: Callable[[Path], None]) 
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _drawing_path(save: Path, photograph: Path, photographs: Sequence[Path]) -> Path:
+def _drawings(save: Path | None, photographs: Sequence[Path]) -> dict[Path, Path]:
+    """Where each drawing goes: never over a photograph, nor over another drawing."""
+    if save is None:
+        return {}
     if len(photographs) == 1 and not save.is_dir():
-        return save
-    save.mkdir(parents=True, exist_ok=True)
-    return save / photograph.name
+        drawings = {photographs[0]: save}
+    else:
+        drawings = {photograph: save / photograph.name for photograph in photographs}
+    originals = {photograph.resolve() for photograph in photographs}
+    for photograph, drawing in drawings.items():
+        if drawing.resolve() in originals:
+            raise typer.BadParameter(f"the drawing of {photograph} would replace a photograph", param_hint="--save")
+    if len(set(drawings.values())) < len(drawings):
+        raise typer.BadParameter(
+            f"several photographs have one name, and so would their drawings in {save}", param_hint="--save"
+        )
+    if save not in drawings.values():
+        save.mkdir(parents=True, exist_ok=True)
+    return drawings
 
 
 def _save_identified(image: bytes, found: Identification, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facedex.client.cli_erasures import ReceiptFile, keep_receipt
+from facedex.client.cli_erasures import ReceiptFile, check_receipt_file, keep_receipt
 from facedex.client.cli_output import (
     cell,
     counted,
@@ -111,12 +111,13 @@ def delete(
         count = len(client.get_identity(gallery, identity).templates)
         if not yes:
             confirm_erasing(f"{identity} with {counted(count, 'template', 'templates')}")
+        check_receipt_file(receipt)
         erased = client.delete_identity(gallery, identity)
-    keep_receipt(erased.receipt, receipt)
     if json:
         print_json(erased, identity=identity)
     else:
         print_line(f"erased {identity} with {counted(erased.template_count, 'template', 'templates')}")
+    keep_receipt(erased.receipt, receipt)
 
 
 @identities.command("delete-template")
@@ -133,12 +134,13 @@ def delete_template(
     if not yes:
         confirm_erasing(f"template {template}")
     with connected(context) as client:
+        check_receipt_file(receipt)
         erased = client.delete_template(gallery, template)
-    keep_receipt(erased.receipt, receipt)
     if json:
         print_json(erased, template=template)
     else:
         print_line(f"erased template {template}")
+    keep_receipt(erased.receipt, receipt)
 
 
 @identities.command()

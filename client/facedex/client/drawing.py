@@ -52,8 +52,8 @@ def save_labelled(photograph: bytes, labels: Sequence[Label], path: Path) -> Non
         _draw(draw, label, upright.size, unit=unit)
     try:
         upright.save(path)
-    except ValueError as error:
-        raise OSError(f"{path}: {error}; name it .jpg or .png") from None
+    except (KeyError, ValueError):  # no format has this suffix, or one that is only read
+        raise OSError(f"{path}: no picture can be written in this format; name it .jpg or .png") from None
 
 
 def _draw(draw: ImageDraw.ImageDraw, label: Label, size: tuple[int, int], *, unit: float) -> None:

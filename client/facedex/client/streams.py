@@ -4,7 +4,7 @@ from collections import deque
 from typing import Generic, TypeVar
 
 from facedex.client.calls import Refusal, StreamCall
-from facedex.client.errors import FacedexError
+from facedex.client.errors import FacedexError, Failure, InvalidRequestError
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -46,10 +46,15 @@ class Unanswered(Generic[Request, Answer]):
         try:
             payload = self._call.write(request)
         except FacedexError as error:
-            self._oldest_first.append(Refusal(self._call.request_id(request), error))
-            return None
+            return self._keep(request, error)
+        except (ValueError, OverflowError) as problem:
+            failure = Failure(f"the request holds what cannot be sent ({problem})", code="INVALID_ARGUMENT")
+            return self._keep(request, InvalidRequestError(failure))
         self._oldest_first.append(None)
         return payload
+
+    def _keep(self, request: Request, error: FacedexError) -> None:
+        self._oldest_first.append(Refusal(self._call.request_id(request), error))
 
     def refuse_oldest(self) -> Refusal | None:
         """The refusal of the oldest request where it was not sent; otherwise None, and its answer is to be received."""

@@ -139,14 +139,14 @@ def _check_roots(path: Path, roots: bytes) -> None:
         raise CertificateUnusable(f"{path} holds no certificate in PEM form") from None
 
 
-def _marks(files: TlsFiles) -> tuple[tuple[int, int, int], ...]:
-    """What changes when a file is written anew or replaced, also through a symbolic link."""
+def _marks(files: TlsFiles) -> tuple[tuple[int, ...], ...]:
+    """What changes when a file is written anew, replaced, also through a symbolic link, or may be read at last."""
     return tuple(_mark(path) for path in files.paths)
 
 
-def _mark(path: Path) -> tuple[int, int, int]:
+def _mark(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
     except OSError:
-        return (0, 0, 0)
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
+        return ()
+    return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)

@@ -309,6 +309,32 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(house: House, monkey
     assert job.result == {"enrolled": MANY, "already_enrolled": 0, "refused": 0}
 
 
+def test_a_database_that_goes_away_in_a_commit_is_waited_for_before_it_is_asked_what_it_has(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_module, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(bulk_module, "LOOK_SECONDS", 60.0)  # only the ledger asks for the job
+    enrol_all, job_of = house.store.enrol_all, house.store.job
+    away: Iterator[StoreUnavailable] = iter(())
+
+    def fails_once(*_: object, **__: object) -> object:
+        nonlocal away
+        monkeypatch.setattr(house.store, "enrol_all", enrol_all)
+        away = iter([StoreUnavailable("away"), StoreUnavailable("away")])
+        raise StoreUnavailable("away")
+
+    def shaky(job_id: int) -> object:
+        for failure in away:
+            raise failure
+        return job_of(job_id)
+
+    monkeypatch.setattr(house.store, "enrol_all", fails_once)
+    monkeypatch.setattr(house.store, "job", shaky)
+    job, _ = enrol(house, crowd(MANY))
+    assert job.result == {"enrolled": MANY, "already_enrolled": 0, "refused": 0}
+    assert next(away, None) is None
+
+
 # Sources
 
 
@@ -352,11 +378,20 @@ def test_a_list_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path, c
         places(source_at(tmp_path / "list.csv"))
 
 
+def test_what_is_hidden_in_a_folder_is_nobody(tmp_path: Path) -> None:
+    for name in ("ada/1.jpg", "ada/._1.jpg", ".thumbnails/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert places(source_at(tmp_path)) == [(str(tmp_path / "ada" / "1.jpg"), "ada")]
+
+
 def test_a_tar_holds_a_folder_a_person(house: House, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "people.tar.gz", "w:gz") as tar:
         for name, content in (
             ("x/ada/1.jpg", photograph(Person(1))),
             ("x/ada/notes.txt", b""),
+            ("x/ada/._1.jpg", b"of a system that keeps files beside files"),
+            ("x/.thumbnails/1.jpg", photograph(Person(1))),
             ("x/eve/1.png", photograph(Person(2))),
             ("x/huge/1.png", bytes(2_000)),
         ):

@@ -262,12 +262,12 @@ def _refused(reason: EnrolReason, message: str) -> EnrolResult:
 
 
 def _patiently(work: Callable[[], Outcome], *, may_repeat: Callable[[], bool] = lambda: True) -> Outcome:
-    """Again where the database could not be reached."""
+    """Again where the database could not be reached; whether it may be done again is asked as patiently."""
     for seconds in RETRY_SECONDS:
         try:
             return work()
         except StoreUnavailable:
             time.sleep(seconds)
-            if not may_repeat():
+            if not _patiently(may_repeat):
                 raise
     return work()

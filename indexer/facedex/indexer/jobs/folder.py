@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from facedex.indexer.errors import InvalidArgument
 
@@ -22,13 +22,15 @@ class Photograph:
 def photographs_of(folder: Path) -> list[Photograph]:
     """The photographs in a folder of folders, each named after the person whom its photographs show.
 
+    What is hidden (`.thumbnails`, `._ada.jpg`) is left out.
+
     Raises:
         InvalidArgument: the folder is missing, or holds no folder with a photograph.
 
     """
     if not folder.is_dir():
         raise InvalidArgument("PEOPLE", f"{folder} is no folder")
-    people = sorted(each for each in folder.iterdir() if each.is_dir())
+    people = sorted(each for each in folder.iterdir() if each.is_dir() and not is_hidden(each))
     found = [Photograph(person.name, path) for person in people for path in _files(person)]
     if not found:
         raise InvalidArgument("PEOPLE", f"{folder} holds no photographs; it needs a folder for each person")
@@ -36,4 +38,11 @@ def photographs_of(folder: Path) -> list[Photograph]:
 
 
 def _files(person: Path) -> list[Path]:
-    return sorted(each for each in person.iterdir() if each.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+    return sorted(
+        each for each in person.iterdir() if each.suffix.lower() in PHOTOGRAPH_SUFFIXES and not is_hidden(each)
+    )
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a system or a program put it there for itself."""
+    return path.name.startswith(".")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from facedex.indexer.enrolment import EnrolReason
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.jobs.bulk_item import BulkItem, ItemRefused, Survey, details_at
-from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES, photographs_of
+from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES, is_hidden, photographs_of
 from facedex.indexer.jobs.parquet_rows import parquet_rows
 from facedex.indexer.store.records import IdentityDetails
 
@@ -96,7 +96,8 @@ class TarSource:
         members = iter(tar)
         while (member := self._next(members)) is not None:
             path = PurePosixPath(member.name)
-            if member.isfile() and path.suffix.lower() in PHOTOGRAPH_SUFFIXES and path.parent.name:
+            is_photograph = member.isfile() and path.suffix.lower() in PHOTOGRAPH_SUFFIXES
+            if is_photograph and path.parent.name and not (is_hidden(path) or is_hidden(path.parent)):
                 place = f"{self.file}:{member.name}"
                 yield place, details_at(place, IdentityDetails(path.parent.name)), member
 
