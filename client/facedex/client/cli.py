@@ -24,6 +24,8 @@ from facedex.client.client import DEFAULT_TIMEOUT_SECONDS
 from facedex.client.errors import FacedexError
 from facedex.client.servers import ModelInfo, PromiseInfo, ServerInfo
 
+MOST_TIMEOUT_SECONDS = 86_400.0
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command, by default with the arguments of this process.
@@ -54,7 +56,13 @@ def options(  # noqa: PLR0913  (a command has as many options as it has)
     ] = "localhost:50051",
     timeout: Annotated[
         float,
-        typer.Option(min=0.001, metavar="SECONDS", envvar="FACEDEX_TIMEOUT", help="How long to wait for each answer."),
+        typer.Option(
+            min=0.001,
+            max=MOST_TIMEOUT_SECONDS,
+            metavar="SECONDS",
+            envvar="FACEDEX_TIMEOUT",
+            help="How long to wait for each answer.",
+        ),
     ] = DEFAULT_TIMEOUT_SECONDS,
     api_key_file: Annotated[
         Path | None,

@@ -46,15 +46,15 @@ class Unanswered(Generic[Request, Answer]):
         try:
             payload = self._call.write(request)
         except FacedexError as error:
-            return self._keep(request, error)
+            self._oldest_first.append(Refusal(self._call.request_id(request), error))
+            return None
         except (ValueError, OverflowError) as problem:
-            failure = Failure(f"the request holds what cannot be sent ({problem})", code="INVALID_ARGUMENT")
-            return self._keep(request, InvalidRequestError(failure))
+            told = f"the request holds what cannot be sent ({problem})"
+            failure = InvalidRequestError(Failure(told, code="INVALID_ARGUMENT", reason="REQUEST_UNSENDABLE"))
+            self._oldest_first.append(Refusal(self._call.request_id(request), failure))
+            return None
         self._oldest_first.append(None)
         return payload
-
-    def _keep(self, request: Request, error: FacedexError) -> None:
-        self._oldest_first.append(Refusal(self._call.request_id(request), error))
 
     def refuse_oldest(self) -> Refusal | None:
         """The refusal of the oldest request where it was not sent; otherwise None, and its answer is to be received."""

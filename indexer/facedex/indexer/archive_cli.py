@@ -23,6 +23,7 @@ from facedex.indexer.cli_session import (
     check_output,
     dealt_with,
     good_order,
+    opened_anew,
     opened_store,
     progress_of,
     say,
@@ -32,7 +33,6 @@ from facedex.indexer.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from facedex.indexer.cli_session import HasGalleries
     from facedex.indexer.store.importing import PersonVerdict
     from facedex.indexer.store.store import Store
 
@@ -125,9 +125,7 @@ def import_archive(
     passphrase = Passphrase(passphrase_file)
     with good_order(interrupted="stopped; run the same command again to go on"), ExitStack() as files:
         readers = [files.enter_context(ArchiveReader.open(each, passphrase)) for each in (archive, *(erasures or ()))]
-        place: HasGalleries = context.obj
-        place.data.mkdir(parents=True, exist_ok=True)
-        store = files.enter_context(opened_store(place))
+        store = files.enter_context(opened_anew(context.obj))
         work = ArchiveImport(store, readers[0], lists=readers[1:])
         with progress_of("checking") as report:
             work.check(report)

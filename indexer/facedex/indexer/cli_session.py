@@ -95,13 +95,15 @@ def check_output(option: str, file: Path | None, *, kinds: tuple[str, ...] = ())
     """Before the work, so that it is not done for nothing.
 
     Raises:
-        InvalidArgument: the file has no folder to be in, or is of none of these kinds (`.png`).
+        InvalidArgument: the file has no folder to be in, is a folder itself, or is of none of these kinds (`.png`).
 
     """
     if file is None:
         return
     if kinds and file.suffix.lower() not in kinds:
         raise InvalidArgument(option, f"{file} has to end with {' or '.join(kinds)}")
+    if file.is_dir():
+        raise InvalidArgument(option, f"{file} is a folder; name the file to write")
     if not file.parent.is_dir():
         raise InvalidArgument(option, f"there is no folder {file.parent} to write {file.name} into")
 
@@ -115,6 +117,14 @@ def opened_store(place: HasGalleries) -> Generator[Store]:
         closing(Vault.open(place.data, place.data_keys, place.template_secret)) as vault,
         closing(Store.open(place.database_url, reached=fail_point(os.environ), vault=vault)) as store,
     ):
+        yield store
+
+
+@contextmanager
+def opened_anew(place: HasGalleries) -> Generator[Store]:
+    """The same of a data folder that may not be there yet: a server beyond this machine needs a key before its first start."""
+    place.data.mkdir(parents=True, exist_ok=True)
+    with opened_store(place) as store:
         yield store
 
 

@@ -91,15 +91,18 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
     calculator: Annotated[
         str | None, typer.Option(help="What --model is called in a dump of CompreFace; vectors of others are refused.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would happen, and enrol nobody.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would happen, and enrol nobody; the gallery is there already.")
+    ] = False,
     engine: Annotated[EngineKind, ENGINE] = EngineKind.LOCAL,
     ray_address: Annotated[str | None, RAY_ADDRESS] = None,
     report: Annotated[Path | None, typer.Option(help="CSV file for all refusals and warnings.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Enrols many photographs or vectors. After an interruption, the same command goes on where it stopped."""
-    check_output("--report", report, kinds=(".csv",))
     with good_order(interrupted="stopped; run the same command again to go on"), opened(context.obj) as galleries:
+        check_output("--report", report, kinds=(".csv",))
+        _check_source(source)
         people = galleries.get(gallery) if dry_run else _gallery_or_new(galleries, gallery)
         chosen = bulk_source(
             source,
@@ -111,8 +114,8 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
         with sight(looking, galleries, galleries.eyes(people)) as seen:
             bulk = BulkEnrolment(galleries.store, Enroller(people, seen.eyes), workers=seen.callers)
             summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)
-    _write(report, summary.findings)
-    _print(summary, as_json=as_json)
+        _print(summary, as_json=as_json)
+        _write(report, summary.findings)
     if summary.done < summary.total:
         raise typer.Exit(INTERRUPTED)
 
@@ -130,6 +133,12 @@ class Summary:
     @property
     def is_rehearsal(self) -> bool:
         return self.job is None
+
+
+def _check_source(source: Path) -> None:
+    """Before a gallery is created for it."""
+    if not source.exists():
+        raise InvalidArgument("SOURCE", f"there is no folder or file {source}")
 
 
 def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
@@ -161,11 +170,12 @@ def _enrolled(galleries: Galleries, bulk: BulkEnrolment, gallery: str, source: B
     going_on = f", going on behind {job.position} of {total}" if job.position else ""
     say(f"this is job {job.id}{going_on}")
     store = galleries.store
+    places = _Places.of_earlier_runs(source.items(), store.bulk_findings(job), job.position)
     with suppress(JobTaken):
-        dealt_with("enrolling", bulk.run(job, source), total=total, done=job.position)
+        dealt_with("enrolling", places.watched(bulk.run(job, source)), total=total, done=job.position)
     ended = _own_end(store, job)
     counts = ended.result or {}
-    findings = list(_located(source.items(), store.bulk_findings(ended)))
+    findings = [places.located(each) for each in store.bulk_findings(ended)]
     return Summary(
         total, ended.position, {each.value: counts.get(each.value, 0) for each in EnrolOutcome}, findings, ended
     )
@@ -212,15 +222,40 @@ class _Rehearsal:
                 yield group
 
 
-def _located(items: Iterator[BulkItem], findings: Iterator[BulkFinding]) -> Iterator[Located]:
-    """Both are in the source's order."""
-    numbered = enumerate(items)
-    position, item = -1, None
-    for finding in findings:
-        while position < finding.position:
-            position, item = next(numbered)
-        if item is not None:
-            yield Located.of(item, finding)
+class _Places:
+    """Which item each finding is about, as the source was when it was looked at: a folder may change meanwhile."""
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+        self._items: dict[int, tuple[str, str]] = {}
+
+    @classmethod
+    def of_earlier_runs(cls, items: Iterator[BulkItem], findings: Iterable[BulkFinding], position: int) -> _Places:
+        """Those before the position at which this run goes on; the source is still the one of the earlier runs."""
+        places = cls(position)
+        wanted = {each.position for each in findings}
+        for number, item in enumerate(items) if wanted else ():
+            if number in wanted:
+                places._note(number, item)
+            if number >= max(wanted):
+                break
+        return places
+
+    def watched(self, groups: Generator[list[BulkOutcome]]) -> Generator[list[BulkOutcome]]:
+        with closing(groups):
+            for group in groups:
+                for each in group:
+                    if findings_of(each.result, self._position):
+                        self._note(self._position, each.item)
+                    self._position += 1
+                yield group
+
+    def _note(self, position: int, item: BulkItem) -> None:
+        self._items[position] = (_writable(item.place), item.details.external_id)
+
+    def located(self, finding: BulkFinding) -> Located:
+        place, identity_id = self._items.get(finding.position, (f"item {finding.position}", ""))
+        return Located(place, identity_id, finding)
 
 
 # Results

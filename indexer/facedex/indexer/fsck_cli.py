@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from facedex.indexer.cli_session import good_order, opened_store
+from facedex.indexer.cli_session import check_output, good_order, opened_store
 from facedex.indexer.consistency.check import DataFolderCheck
 from facedex.indexer.consistency.findings import Fault, Remedy, Report
 from facedex.indexer.consistency.repair import accept_store, mend
@@ -45,8 +45,9 @@ def fsck(
     """Examines database, snapshots and index for differences, and names each. Also beside a running server."""
     wanted = _repair(repair=repair, accept=accept)
     with good_order(interrupted="stopped"), opened_store(context.obj) as store:
+        check_output("--json", json_path)
         reports = _examined(store, context.obj.data, gallery, wanted)
-    _tell(reports, json_path)
+        _tell(reports, json_path)
     if not all(report.is_consistent for report in reports):
         raise typer.Exit(DIFFERENCES)
 

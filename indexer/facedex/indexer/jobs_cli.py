@@ -29,7 +29,7 @@ POLL_SECONDS = 0.1
 SHOWN = 100
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Number of the job.")]
+JobNumber = Annotated[int, typer.Argument(metavar="JOB", max=2**63 - 1, help="Number of the job.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many.")]
 
 
@@ -166,7 +166,8 @@ def _print_job(job: JobRecord, now: datetime) -> None:
 def _advice(job: JobRecord, now: datetime) -> str:
     """What a person may do about it."""
     if job.is_bulk and (is_abandoned(job, now) or not (job.state.is_final or job.owner)):
-        return ": run facedex-index enrol on the same source to go on, or cancel it"
+        command = "import of the same archive" if "archive" in job.arguments else "enrol on the same source"
+        return f": run facedex-index {command} to go on, or cancel it"
     if job.is_rotation and (is_abandoned(job, now) or not (job.state.is_final or job.owner)):
         return ": run facedex-index data-keys rotate to go on, or cancel it"
     return ": its process is asked to stop" if job.cancel_requested and not job.state.is_final else ""

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from facedex.indexer.api_key import KeyTerms, Role
-from facedex.indexer.cli_session import HasGalleries, good_order, opened_store, say
+from facedex.indexer.cli_session import HasGalleries, good_order, opened_anew, opened_store, say
 from facedex.indexer.errors import InvalidArgument
 from facedex.indexer.galleries import GALLERY_NAME
 from facedex.indexer.texts import checked_text
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="API keys: who may call the servers, for what, in which galleries.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+MOST_DAYS = 36_500
 SHOWN_ONCE = "This is the only time that the key is shown. Servers ask for a key from now on, within a second."
 
 
@@ -37,7 +38,9 @@ def create(  # noqa: PLR0913  (a command has as many options as it has)
     gallery: Annotated[
         list[str] | None, typer.Option(help="Only in this gallery, or these; all of them where none is named.")
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="How long it is good; for ever where not given.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MOST_DAYS, help="How long it is good; for ever where not given.")
+    ] = None,
     calls_per_second: Annotated[
         float | None, typer.Option(min=0.001, help="Most calls and messages of streams a second, for each server.")
     ] = None,
@@ -48,9 +51,7 @@ def create(  # noqa: PLR0913  (a command has as many options as it has)
 ) -> None:
     """Makes a key and prints it, once. From the first key on, servers answer nobody without one."""
     place: HasGalleries = context.obj
-    # A server that is to listen beyond this machine needs a key before its first start.
-    place.data.mkdir(parents=True, exist_ok=True)
-    with good_order(), opened_store(place) as store:
+    with good_order(), opened_anew(place) as store:
         terms = KeyTerms(
             label=_checked_label(label),
             roles=frozenset(role),

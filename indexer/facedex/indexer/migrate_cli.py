@@ -86,8 +86,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Tells how far the change is, whom it leaves behind, how both models agree on live probes, and how often each errs."""
-    check_output("--left-behind", left_behind)
     with good_order(), opened(context.obj) as galleries:
+        check_output("--left-behind", left_behind)
         people = galleries.get(gallery)
         found = _status(people)
         if rates:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from enum import IntEnum
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +71,7 @@ def status_command(
                 metrics=metrics,
                 timeout_seconds=timeout_seconds,
             )
-    except (grpc.RpcError, OSError) as error:
+    except (grpc.RpcError, OSError, HTTPException) as error:  # the last where the page of metrics is none
         Console(stderr=True).print(f"facedex-server: {_spoken(error)}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(ExitCode.NO_ANSWER) from None
     if as_json:
