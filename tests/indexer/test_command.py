@@ -71,8 +71,8 @@ def folder(tmp_path: Path) -> Path:
         ("enrol people --gallery staff --report nowhere/report.csv", "--report"),
         ("enrol nobody --gallery staff", "no folder or file"),
         ("migrate status staff --left-behind nowhere/ids.txt", "--left-behind"),
-        ("fsck --json nowhere/findings.json", "--json"),
-        ("fsck --json people", "is a folder"),
+        ("fsck --json people/ada/1.jpg/findings.json", "1.jpg"),
+        ("fsck --json people", "people"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_done(

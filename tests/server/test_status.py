@@ -78,6 +78,13 @@ def test_it_tells_of_health_models_galleries_and_calls(tmp_path: Path) -> None:
             assert words in for_people.stdout
 
 
+def test_a_page_of_metrics_that_is_none_is_one_line(tmp_path: Path) -> None:
+    with app_over(tmp_path / "data") as running:
+        done = status("--server", running.address, "--metrics", running.address)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "page of metrics" in done.stderr
+
+
 def test_a_server_of_which_a_part_does_not_serve_ends_with_3(tmp_path: Path) -> None:
     with app_over(tmp_path / "data") as running:
         running._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)

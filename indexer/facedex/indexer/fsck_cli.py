@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from facedex.indexer.cli_session import check_output, good_order, opened_store
+from facedex.indexer.cli_session import good_order, opened_store
 from facedex.indexer.consistency.check import DataFolderCheck
 from facedex.indexer.consistency.findings import Fault, Remedy, Report
 from facedex.indexer.consistency.repair import accept_store, mend
@@ -45,7 +45,6 @@ def fsck(
     """Examines database, snapshots and index for differences, and names each. Also beside a running server."""
     wanted = _repair(repair=repair, accept=accept)
     with good_order(interrupted="stopped"), opened_store(context.obj) as store:
-        check_output("--json", json_path)
         reports = _examined(store, context.obj.data, gallery, wanted)
         _tell(reports, json_path)
     if not all(report.is_consistent for report in reports):
@@ -102,6 +101,12 @@ def _mend_everywhere(report: Report, check: DataFolderCheck, store: Store, repai
 
 
 def _tell(reports: Sequence[Report], json_path: Path | None) -> None:
+    table = Table("gallery", "templates", "revision", "seconds", "differences", title="Examined")
+    for report in reports:
+        count = sum(report.counts.values())
+        name = report.gallery or "(none)"
+        table.add_row(name, str(report.templates), str(report.revision), f"{report.seconds:.2f}", str(count))
+    Console().print(table)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         document = {
@@ -110,12 +115,6 @@ def _tell(reports: Sequence[Report], json_path: Path | None) -> None:
             "everywhere": [report.to_json() for report in reports if not report.gallery],
         }
         json_path.write_text(json.dumps(document, indent=2) + "\n")
-    table = Table("gallery", "templates", "revision", "seconds", "differences", title="Examined")
-    for report in reports:
-        count = sum(report.counts.values())
-        name = report.gallery or "(none)"
-        table.add_row(name, str(report.templates), str(report.revision), f"{report.seconds:.2f}", str(count))
-    Console().print(table)
 
 
 def _print_findings(report: Report) -> None:
