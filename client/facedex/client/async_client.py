@@ -162,7 +162,8 @@ class AsyncClient:
         """Enrols many identities over one connection and gives one answer for each request, in order.
 
         The requests are read one by one while answers are read: never more than `window` are unanswered.
-        A stream that breaks raises; the same requests, with their ids, may be sent again.
+        An answer that has come is given out when the next request is there, or there is no further one, so no request may
+        wait for an answer. A stream that breaks raises; the same requests, with their ids, may be sent again.
         """
         return self._exchange(calls.enrol_stream(), requests, window=window)
 
@@ -172,6 +173,8 @@ class AsyncClient:
         """Identifies frame after frame over one connection and gives one answer for each request, in order.
 
         The requests are read one by one while answers are read: never more than `window` are unanswered.
+        An answer that has come is given out when the next request is there, or there is no further one: with a frame every
+        two seconds, an answer is up to two seconds late. No request may wait for an answer.
         """
         return self._exchange(calls.identify_stream(), requests, window=window)
 

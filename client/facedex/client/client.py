@@ -158,7 +158,8 @@ class Client:
         """Enrols many identities over one connection and gives one answer for each request, in order.
 
         The requests are read one by one, in the caller's thread, while answers are read: never more than `window` are
-        unanswered. A stream that breaks raises; the same requests, with their ids, may be sent again.
+        unanswered. An answer that has come is given out when the next request is there, or there is no further one, so no
+        request may wait for an answer. A stream that breaks raises; the same requests, with their ids, may be sent again.
         """
         return self._exchange(calls.enrol_stream(), requests, window=window)
 
@@ -168,7 +169,8 @@ class Client:
         """Identifies frame after frame over one connection and gives one answer for each request, in order.
 
         The requests are read one by one, in the caller's thread, while answers are read: never more than `window` are
-        unanswered.
+        unanswered. An answer that has come is given out when the next request is there, or there is no further one: with a
+        frame every two seconds, an answer is up to two seconds late. No request may wait for an answer.
         """
         return self._exchange(calls.identify_stream(), requests, window=window)
 
