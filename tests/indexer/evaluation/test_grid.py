@@ -78,6 +78,13 @@ def test_photographs_named_one_by_one_are_told_apart_by_their_folders(two_people
     assert [each.identity_id for photographs in found.values() for each in photographs] == ["anna", "ben"]
 
 
+def test_what_is_hidden_is_left_out(tmp_path: Path) -> None:
+    for name in ("anna/0.jpg", "anna/._0.jpg", ".thumbnails/anna/0.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [each.path for each in photographs_among([tmp_path])[tmp_path]] == [tmp_path / "anna" / "0.jpg"]
+
+
 def test_a_label_names_the_person_even_where_the_file_does_not(two_people: Path) -> None:
     assert label_of(faces_below(two_people)[1]) == "anna 1"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facedex.indexer.errors import InvalidArgument
-from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES, Photograph
+from facedex.indexer.jobs.folder import PHOTOGRAPH_SUFFIXES, Photograph, is_hidden
 from facedex.indexer.vision.errors import ImageRefused
 
 if TYPE_CHECKING:
@@ -91,10 +91,19 @@ def _files(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise InvalidArgument("PHOTO", f"there is no file and no folder {place}")
-    found = sorted(each for each in place.rglob("*") if each.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+    found = sorted(
+        each
+        for each in place.rglob("*")
+        if each.suffix.lower() in PHOTOGRAPH_SUFFIXES and not any(map(is_hidden, _way_to(each, place)))
+    )
     if not found:
         raise InvalidArgument("PHOTO", f"{place} holds no photographs; give photographs, or a folder of them")
     return found
+
+
+def _way_to(path: Path, place: Path) -> list[Path]:
+    """The names below a place, from there to the file."""
+    return [Path(name) for name in path.relative_to(place).parts]
 
 
 def _without_number(stem: str) -> str:
