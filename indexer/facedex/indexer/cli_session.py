@@ -134,8 +134,7 @@ def opened(place: HasGalleries) -> Generator[Galleries]:
     devices = chosen_devices(place.device, TorchHardware())
     if place.device is DeviceChoice.AUTO:
         say(f"device: {devices}")
-    place.data.mkdir(parents=True, exist_ok=True)
-    with opened_store(place) as store:
+    with opened_anew(place) as store:
         yield assemble_galleries(
             store,
             data=place.data,

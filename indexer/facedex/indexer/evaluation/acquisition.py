@@ -94,16 +94,11 @@ def _files(place: Path) -> list[Path]:
     found = sorted(
         each
         for each in place.rglob("*")
-        if each.suffix.lower() in PHOTOGRAPH_SUFFIXES and not any(map(is_hidden, _way_to(each, place)))
+        if each.suffix.lower() in PHOTOGRAPH_SUFFIXES and not any(map(is_hidden, each.relative_to(place).parts))
     )
     if not found:
         raise InvalidArgument("PHOTO", f"{place} holds no photographs; give photographs, or a folder of them")
     return found
-
-
-def _way_to(path: Path, place: Path) -> list[Path]:
-    """The names below a place, from there to the file."""
-    return [Path(name) for name in path.relative_to(place).parts]
 
 
 def _without_number(stem: str) -> str:

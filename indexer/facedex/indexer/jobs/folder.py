@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from facedex.indexer.errors import InvalidArgument
 
@@ -30,7 +30,7 @@ def photographs_of(folder: Path) -> list[Photograph]:
     """
     if not folder.is_dir():
         raise InvalidArgument("PEOPLE", f"{folder} is no folder")
-    people = sorted(each for each in folder.iterdir() if each.is_dir() and not is_hidden(each))
+    people = sorted(each for each in folder.iterdir() if each.is_dir() and not is_hidden(each.name))
     found = [Photograph(person.name, path) for person in people for path in _files(person)]
     if not found:
         raise InvalidArgument("PEOPLE", f"{folder} holds no photographs; it needs a folder for each person")
@@ -39,10 +39,10 @@ def photographs_of(folder: Path) -> list[Photograph]:
 
 def _files(person: Path) -> list[Path]:
     return sorted(
-        each for each in person.iterdir() if each.suffix.lower() in PHOTOGRAPH_SUFFIXES and not is_hidden(each)
+        each for each in person.iterdir() if each.suffix.lower() in PHOTOGRAPH_SUFFIXES and not is_hidden(each.name)
     )
 
 
-def is_hidden(path: PurePath) -> bool:
-    """Whether a system or a program put it there for itself."""
-    return path.name.startswith(".")
+def is_hidden(name: str) -> bool:
+    """Whether a system or a program put a file or folder of this name there for itself."""
+    return name.startswith(".")

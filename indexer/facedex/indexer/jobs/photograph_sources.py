@@ -97,7 +97,7 @@ class TarSource:
         while (member := self._next(members)) is not None:
             path = PurePosixPath(member.name)
             is_photograph = member.isfile() and path.suffix.lower() in PHOTOGRAPH_SUFFIXES
-            if is_photograph and path.parent.name and not (is_hidden(path) or is_hidden(path.parent)):
+            if is_photograph and path.parent.name and not (is_hidden(path.name) or is_hidden(path.parent.name)):
                 place = f"{self.file}:{member.name}"
                 yield place, details_at(place, IdentityDetails(path.parent.name)), member
 
