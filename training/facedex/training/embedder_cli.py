@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from facedex.indexer.calibration.uncertainty import RateInterval
 from facedex.indexer.evaluation.evaluation import Evaluation
@@ -19,6 +21,8 @@ from facedex.indexer.vision.pipeline import FacePipeline
 from facedex.indexer.vision.scan import Scan
 from facedex.indexer.vision.workbench import available_cores
 from facedex.training.backbones.backbone import BackboneName
+from facedex.training.backbones.compact import CompactNet
+from facedex.training.backbones.widening import widened
 from facedex.training.cli_session import (
     UNSTATED,
     CheckpointEvery,
@@ -153,7 +157,8 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
             held_out=None if held_out is None else HeldOut(_crops(held_out, run / "held-out", scan, observer)),
         )
         if start is not None:
-            start_from(BUILTIN_WEIGHTS if start == Path("builtin") else start, lesson.student)
+            weights = BUILTIN_WEIGHTS if start == Path("builtin") else start
+            start_from(weights, lesson.student, fitted=_fitted_to(lesson.student, Generator().manual_seed(seed)))
         student = Loop(lesson, pace, folder=run, workplace=workplace).run(observer)
         terms = Terms(name, licence, commercial_use)
         graph = _export(student, crops, output, terms, mirror=mirror, int8=int8)
@@ -201,6 +206,11 @@ def _targets(file: Path, crops: Crops, teachers: Teachers, workplace: Workplace,
         np.save(partial, bank_of_targets(crops, teachers, workplace, observer).numpy())
         partial.replace(file)
     return torch.from_numpy(np.load(file))
+
+
+def _fitted_to(student: nn.Module, chance: Generator) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
+    """A wider net of the same kind can go on from what a narrower one learnt."""
+    return partial(widened, net=student, chance=chance) if isinstance(student, CompactNet) else dict
 
 
 def _export(student: nn.Module, crops: Crops, output: Path, terms: Terms, *, mirror: bool, int8: bool) -> bytes:

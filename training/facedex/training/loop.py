@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 
 import torch
 from torch import Generator, Tensor, nn
@@ -221,8 +221,10 @@ def embedded(network: nn.Module, rows: int, views: Callable[[slice], Tensor], *,
         return torch.cat([network(views(part)) for part in batches(rows, size)])
 
 
-def start_from(path: Path, student: nn.Module) -> None:
-    """Begin with the weights of a state dict, or with the averaged ones of a run's checkpoint.
+def start_from(
+    path: Path, student: nn.Module, *, fitted: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+) -> None:
+    """Begin with the weights of a state dict, or with the averaged ones of a run's checkpoint, as `fitted` gives them out.
 
     Raises:
         CheckpointUnusable: they are of another network.
@@ -232,7 +234,14 @@ def start_from(path: Path, student: nn.Module) -> None:
     if isinstance(state, dict) and "averaged" in state:
         averaged = state["averaged"]
         state = {name.removeprefix("module."): each for name, each in averaged.items() if name != "n_averaged"}
+    unusable = CheckpointUnusable(path, "holds the weights of another network")
+    if not _are_weights(state):
+        raise unusable
     try:
-        student.load_state_dict(state)
-    except (RuntimeError, TypeError) as problem:
-        raise CheckpointUnusable(path, "holds the weights of another network") from problem
+        student.load_state_dict(fitted(state))
+    except RuntimeError as problem:
+        raise unusable from problem
+
+
+def _are_weights(state: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(state, dict) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items())

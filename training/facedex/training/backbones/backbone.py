@@ -19,6 +19,7 @@ class BackboneName(StrEnum):
     TINY = "tiny"
     """For trying things out: a second of training shows whether it works."""
     COMPACT = "compact"
+    COMPACT_WIDE = "compact-wide"
     """The built-in embedder's."""
     MOBILEFACENET = "mobilefacenet"
     IRESNET18 = "iresnet18"
@@ -28,7 +29,11 @@ class BackboneName(StrEnum):
     EVOLVE_IR50 = "evolve-ir50"
 
 
-_TINY: Final = CompactShape(channels=(8, 16, 32), blocks=(1, 1, 1), hidden=32)
+_COMPACT: Final = {
+    BackboneName.TINY: CompactShape(channels=(8, 16, 32), blocks=(1, 1, 1), hidden=32),
+    BackboneName.COMPACT: CompactShape(channels=(32, 64, 128)),
+    BackboneName.COMPACT_WIDE: CompactShape(channels=(32, 96, 192)),
+}
 _IRESNET_BLOCKS: Final = {
     BackboneName.IRESNET18: (2, 2, 2, 2),
     BackboneName.IRESNET34: (3, 4, 6, 3),
@@ -45,4 +50,4 @@ def make_backbone(name: BackboneName, *, dimension: int, side: int = 112) -> nn.
         return EvolveIR50(dimension=dimension, side=side)
     if name is BackboneName.MOBILEFACENET:
         return MobileFaceNet(dimension, side=side)
-    return CompactNet(dimension, side=side, shape=_TINY if name is BackboneName.TINY else None)
+    return CompactNet(dimension, side=side, shape=_COMPACT[name])
