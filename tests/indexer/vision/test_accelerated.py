@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -21,10 +20,8 @@ from facedex.indexer.vision.accelerated.engine import MOST_AT_ONCE, Engine, Prec
 from facedex.indexer.vision.accelerated.module import GraphModule
 from facedex.indexer.vision.accelerated.network import LEAST_COSINE, LEAST_COSINE_OF_QUANTISED, OnDevices, least_cosine
 from facedex.indexer.vision.accelerated.reading import read_graph
-from facedex.indexer.vision.accelerated.whole_numbers import with_whole_numbers
 from facedex.indexer.vision.errors import ModelUnusable
 from facedex.indexer.vision.models import BUILTIN_DETECTOR, BUILTIN_EMBEDDER, ModelFolder
-from facedex.indexer.vision.network import Network
 from facedex.indexer.vision.pipeline import FacePipeline
 
 STAND_IN = OnDevices(("cpu",), precisions=(Precision.SINGLE,))
@@ -66,65 +63,8 @@ def picture(people: Path) -> np.ndarray:
 
 def test_the_built_in_models_give_the_same_on_a_device(tmp_path: Path, picture: np.ndarray) -> None:
     # In 8 bits, a rounding that goes to the other side is a whole step: enough crops are shown for that to happen.
-    check_embedder(tmp_path, BUILTIN_EMBEDDER, least=LEAST_COSINE_OF_QUANTISED, count=64)
+    check_embedder(tmp_path, BUILTIN_EMBEDDER, least=LEAST_COSINE[Precision.SINGLE], count=64)
     check_detector(tmp_path, BUILTIN_DETECTOR, picture)
-
-
-def quantised_convolution(*, bias_factor: float = 1.0) -> onnx.ModelProto:
-    """A padded convolution of 8-bit numbers with a scale for each channel, whose answer is 8 bits again."""
-    generator = np.random.default_rng(7)
-    scales = generator.uniform(0.001, 0.01, 16).astype(np.float32)
-    constants = {
-        "x_scale": np.float32(0.02),
-        "x_zero": np.uint8(100),
-        "w": generator.integers(-63, 64, (16, 3, 3, 3)).astype(np.int8),
-        "w_scale": scales,
-        "w_zero": np.zeros(16, np.int8),
-        "b": generator.integers(-5_000, 5_000, 16).astype(np.int32),
-        "b_scale": scales * np.float32(0.02 * bias_factor),
-        "b_zero": np.zeros(16, np.int32),
-        "y_scale": np.float32(0.03),
-        "y_zero": np.uint8(120),
-    }
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "x_scale", "x_zero"], ["x_again"]),
-        helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["weights"], axis=0),
-        helper.make_node("DequantizeLinear", ["b", "b_scale", "b_zero"], ["bias"], axis=0),
-        helper.make_node("Conv", ["x_again", "weights", "bias"], ["sum"], pads=[1, 1, 1, 1]),
-        helper.make_node("QuantizeLinear", ["sum", "y_scale", "y_zero"], ["rounded"]),
-        helper.make_node("DequantizeLinear", ["rounded", "y_scale", "y_zero"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "quantised",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 64, 64])],
-        [numpy_helper.from_array(np.asarray(each), name) for name, each in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def on_both(model: onnx.ModelProto) -> tuple[np.ndarray, np.ndarray]:
-    """What onnxruntime and torch make of a picture of noise."""
-    file = model.SerializeToString()
-    picture = np.random.default_rng(3).uniform(-2, 3, (1, 3, 64, 64)).astype(np.float32)
-    (computed,) = GraphModule("quantised", read_graph("quantised", file))(torch.from_numpy(picture))
-    return Network("quantised", file).run(picture)["y"], computed.numpy()
-
-
-def test_a_convolution_in_8_bits_comes_to_the_very_step_of_the_processor() -> None:
-    expected, computed = on_both(quantised_convolution())
-    assert len(np.unique(expected)) > 100
-    np.testing.assert_array_equal(computed, expected)
-
-
-def test_a_convolution_whose_bias_has_a_scale_of_its_own_is_computed_as_the_graph_says() -> None:
-    model = quantised_convolution(bias_factor=3.0)
-    expected, computed = on_both(model)
-    operators = with_whole_numbers(read_graph("quantised", model.SerializeToString())).operators
-    assert "Mul" not in operators
-    assert float(np.abs(computed - expected).max()) <= 0.0301  # one step
 
 
 @pytest.mark.assets

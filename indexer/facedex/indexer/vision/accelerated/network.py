@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 LEAST_COSINE: Final = {Precision.SINGLE: 0.99999, Precision.HALF: 0.999}
 """Of the vectors of one picture, on the device and on the processor."""
 LEAST_COSINE_OF_QUANTISED: Final = 0.998
-"""Of a network in 8 bits in single precision: where a value is half a step, torch may round to the other side, and one step
-more or less goes through all layers behind. Seen with the built-in embedder: 0.9994 at least on noise, 0.9993 on faces."""
+"""Of a network in 8 bits in single precision: where a device rounds a value to the other step, that goes through all layers
+behind. With torch on a processor, the built-in embedder gives the very vectors of onnxruntime."""
 DETECTOR_TOLERANCE: Final = 1e-3
 """How far a detector's outputs may be from the processor's, relative to the largest of them."""
 PROVING_PICTURES: Final = 3

@@ -33,7 +33,9 @@ ON_HOST: Final[Mapping[str, int]] = {
     "Unsqueeze": 1,
 }
 """From which input on an operator takes numbers that stay outside of the device."""
-IN_SINGLE_PRECISION: Final = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear"})
+IN_SINGLE_PRECISION: Final = frozenset(
+    {"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QLinearAdd", "QuantizeLinear"}
+)
 """Sums of products of 8-bit numbers do not fit into 16 bits."""
 
 
@@ -232,9 +234,29 @@ def _mean(node: Node, inputs: Sequence[Any]) -> Any:
 
 def _quantised(node: Node, inputs: Sequence[Any]) -> Any:
     value, scale, zero = _up_to_three(inputs)
-    lowest, highest = (-128, 127) if zero is not None and zero.dtype == torch.int8 else (0, 255)
+    lowest, highest = _range_of(zero)
     scale, zero = _along(node, value, scale), 0 if zero is None else _along(node, value, zero)
     return (torch.round(value / scale) + zero).clamp(lowest, highest)
+
+
+def _added_in_steps(_: Node, inputs: Sequence[Any]) -> Any:
+    """Two numbers in 8 bits, as whole steps of their sum, with the roundings of onnxruntime on processors with AVX2."""
+    left, left_scale, left_zero, right, right_scale, right_zero, scale, zero = inputs
+    lowest, highest = _range_of(zero)
+    of_left, of_right = left_scale / scale, right_scale / scale
+    shift = zero - _multiplied_and_added(left_zero, of_left, of_right * right_zero)
+    total = _multiplied_and_added(left, of_left, _multiplied_and_added(right, of_right, shift))
+    return torch.round(total).clamp(lowest, highest)
+
+
+def _multiplied_and_added(values: Tensor, factor: Tensor, others: Tensor) -> Tensor:
+    """Rounded once: of numbers in 8 bits and a factor of 24, product and sum fit into double precision."""
+    return (values.double() * factor.double() + others.double()).to(factor.dtype)
+
+
+def _range_of(zero: Tensor | None) -> tuple[int, int]:
+    """Of numbers in 8 bits of the same type."""
+    return (-128, 127) if zero is not None and zero.dtype == torch.int8 else (0, 255)
 
 
 def _dequantised(node: Node, inputs: Sequence[Any]) -> Any:
@@ -320,6 +342,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "Mul": lambda _, inputs: inputs[0] * inputs[1],
     "Neg": lambda _, inputs: -inputs[0],
     "PRelu": _sloped,
+    "QLinearAdd": _added_in_steps,
     "QuantizeLinear": _quantised,
     "ReduceL2": _length,
     "ReduceMean": _mean,
