@@ -1,4 +1,4 @@
-"""Weights that are stored smaller, against those that they came from."""
+"""Networks in 8 bits, and weights that are stored smaller, against those that they came from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from facedex.training.export import onnx_of, run_onnx, stored_smaller
+from facedex.training.export import onnx_of, quantised, run_onnx, stored_smaller
 
 
 class TwoLayers(nn.Module):
@@ -54,3 +54,13 @@ def test_a_channel_without_weights_stays_without() -> None:
     (seen,) = run_onnx(stored_smaller(graph), picture.numpy())
     assert np.isfinite(seen).all()
     assert not seen[0, 5].any()
+
+
+def test_in_8_bits_a_layer_is_rounded_once_together_with_its_relu() -> None:
+    graph, picture = made(3)
+    smaller = quantised(graph, picture.numpy())
+    operators = [node.op_type for node in onnx.load_from_string(smaller).graph.node]
+    assert "Relu" not in operators
+    assert operators.count("QuantizeLinear") == 3, "the input and the answers of two layers"
+    (exact,), (near,) = run_onnx(graph, picture.numpy()), run_onnx(smaller, picture.numpy())
+    assert 0 < np.abs(exact - near).max() / np.abs(exact).max() < 0.03
