@@ -6,9 +6,10 @@
 seen in all; the mean cosine to the teacher on people whom nobody learnt from, over a face and its mirror image; and, by
 `benchmarks.builtin_models` on faces/lfw-dev, rank-1 and the share found at an FPIR of 1 %, with its 95 % interval.
 
-Two straight lines are laid through these points: log(1 - cosine) over log(samples), a power law, and the share found over
-log(1 - cosine). Where they reach a mark is an extrapolation, so the range is told that the lines span when each stage in
-turn is left out.
+Two straight lines are laid through these points, as far as they are of the network that it began with: log(1 - cosine) over
+log(samples), a power law, and the share found over log(1 - cosine). Where they reach a mark is an extrapolation, so the range
+is told that the lines span when each stage in turn is left out. A network of another size follows a law of its own; its stages
+are shown beside.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 STORED = Path(__file__).with_name("learning_curve.json")
 MARKS = {"mobileface_v2": 0.732, "the aim": 0.80}
+FIRST_NETWORK = "compact"
 LEAST_STAGES = 4
 """Two lines, and one stage may be left out."""
 
@@ -40,6 +42,7 @@ class Stage:
     rank_1: float
     found: float
     interval: tuple[float, float]
+    network: str = FIRST_NETWORK
 
     @property
     def distance(self) -> float:
@@ -74,7 +77,8 @@ def main(
 ) -> None:
     """Prints the stages, the law through them, and where it reaches each mark."""
     measured = stages_of(stages)
-    law, others = law_of(measured), laws_without_one(measured)
+    first = of_the_first_network(measured)
+    law, others = law_of(first), laws_without_one(first)
     _print_stages(measured, law)
     _print_marks(law, others)
     if picture is not None:
@@ -86,12 +90,17 @@ def main(
 def stages_of(path: Path) -> list[Stage]:
     """In the order of training."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    if len(rows) < LEAST_STAGES:
-        raise typer.BadParameter(f"{path} has {len(rows)} stages, and {LEAST_STAGES} are needed", param_hint="--stages")
-    return [
-        Stage(row["samples"], row["cosine"], row["rank_1"], row["found"], (row["interval"][0], row["interval"][1]))
-        for row in rows
-    ]
+    stages = [Stage(**row | {"interval": (row["interval"][0], row["interval"][1])}) for row in rows]
+    if (count := len(of_the_first_network(stages))) < LEAST_STAGES:
+        raise typer.BadParameter(
+            f"{path} has {count} stages of {FIRST_NETWORK}, and {LEAST_STAGES} are needed", param_hint="--stages"
+        )
+    return stages
+
+
+def of_the_first_network(stages: list[Stage]) -> list[Stage]:
+    """Those that one law can hold for."""
+    return [each for each in stages if each.network == FIRST_NETWORK]
 
 
 def law_of(stages: list[Stage]) -> Law:
@@ -130,9 +139,10 @@ def _range(laws: list[Law], mark: float) -> tuple[float, float]:
 
 
 def _print_stages(stages: list[Stage], law: Law) -> None:
-    headings = ("millions of samples", "1 - cosine", "the law", "rank-1", "found at FPIR 1 %", "the law")
+    headings = ("network", "millions of samples", "1 - cosine", "the law", "rank-1", "found at FPIR 1 %", "the law")
     rows = [
         (
+            each.network,
             f"{each.samples / 1e6:.2f}",
             f"{each.distance:.3f}",
             f"{law.distance(each.samples):.3f}",
@@ -160,14 +170,11 @@ def draw(stages: list[Stage], law: Law, path: Path) -> None:
     """The distance to the teacher, and what is found, over samples."""
     peer("matplotlib").use("Agg")
     figure, (left, right) = peer("matplotlib.pyplot").subplots(1, 2, figsize=(10, 4))
-    samples = np.array([each.samples / 1e6 for each in stages])
-    ahead = np.geomspace(samples[0], 1.1 * max(law.samples_until(each) for each in MARKS.values()) / 1e6, 60)
-    left.plot(samples, [each.distance for each in stages], "o", color="tab:blue")
+    ahead = np.geomspace(stages[0].samples, 1.1 * max(law.samples_until(each) for each in MARKS.values()), 60) / 1e6
+    _draw_stages(left, right, of_the_first_network(stages), marker="o", color="tab:blue")
+    _draw_stages(left, right, [each for each in stages if each.network != FIRST_NETWORK], marker="s", color="tab:red")
     left.plot(ahead, [law.distance(each * 1e6) for each in ahead], "--", color="tab:blue")
     left.set(ylabel="1 - cosine to the teacher, unseen people", title=f"falls as samples^{law.exponent:.2f}")
-    found = np.array([each.found for each in stages])
-    margins = np.abs(np.array([each.interval for each in stages]).T - found)
-    right.errorbar(samples, found, yerr=margins, fmt="o", capsize=3, color="tab:blue", label="measured, 95 %")
     right.plot(ahead, [law.found(each * 1e6) for each in ahead], "--", color="tab:blue", label="the law")
     for (name, mark), colour in zip(MARKS.items(), ("tab:orange", "tab:green"), strict=True):
         right.axhline(mark, color=colour, linewidth=1, label=f"{name}, {mark:.1%}")
@@ -182,6 +189,17 @@ def draw(stages: list[Stage], law: Law, path: Path) -> None:
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def _draw_stages(left: Any, right: Any, stages: list[Stage], **style: Any) -> None:
+    if not stages:
+        return
+    samples = [each.samples / 1e6 for each in stages]
+    left.plot(samples, [each.distance for each in stages], linestyle="", **style)
+    found = np.array([each.found for each in stages])
+    margins = np.abs(np.array([each.interval for each in stages]).T - found)
+    label = f"{stages[0].network}, measured, 95 %"
+    right.errorbar(samples, found, yerr=margins, linestyle="", capsize=3, label=label, **style)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from benchmarks.learning_curve import (
     draw,
     law_of,
     laws_without_one,
+    of_the_first_network,
     stages_of,
 )
 
@@ -60,9 +61,14 @@ def test_three_stages_are_too_few(tmp_path: Path) -> None:
         stages_of(path)
 
 
+def test_a_stage_of_another_network_does_not_move_the_law() -> None:
+    other = Stage(9_000_000, 0.9, 0.99, 0.9, (0.8, 0.95), network="compact-wide")
+    assert of_the_first_network([*STAGES, other]) == STAGES
+
+
 def test_the_stored_stages_lie_in_the_order_of_training_within_their_intervals(tmp_path: Path) -> None:
     stages = stages_of(STORED)
     assert [each.samples for each in stages] == sorted(each.samples for each in stages)
     assert all(least < each.found < most for each in stages for least, most in [each.interval])
-    draw(stages, law_of(stages), tmp_path / "curve.svg")
+    draw(stages, law_of(of_the_first_network(stages)), tmp_path / "curve.svg")
     assert "<svg" in (tmp_path / "curve.svg").read_text()
