@@ -138,7 +138,7 @@ def test_faces_without_names_are_learnt_from_a_teacher(people: Path, tmp_path: P
 
 def test_fine_tuning_begins_where_the_built_in_embedder_is(small_folder: Path, tmp_path: Path) -> None:
     """One step at a rate of nothing leaves it what it is, but for its 8 bits; from random weights the cosine is about 0."""
-    options = ("--from", "builtin", "--backbone", "compact", "--dimension", "256", "--learning-rate", "1e-9")
+    options = ("--from", "builtin", "--backbone", "compact-wide", "--dimension", "256", "--learning-rate", "1e-9")
     answer = CliRunner().invoke(app, embedder(small_folder, tmp_path / "run", *options, samples=8))
     assert answer.exit_code == 0, answer.output
     mine, own = added(tmp_path / "data", tmp_path / "run" / "small").load_embedder("small"), ModelFolder(tmp_path)

@@ -56,7 +56,7 @@ class Weights:
 class EmbedderSettings:
     """What is learnt, of what, and in which amounts."""
 
-    backbone: BackboneName = BackboneName.COMPACT
+    backbone: BackboneName = BackboneName.COMPACT_WIDE
     dimension: int = 256
     loss: LossName = LossName.ARCFACE
     margin: float | None = None
