@@ -1,7 +1,7 @@
 """The built-in embedder's network: few plain 3 × 3 convolutions.
 
 They have three times the multiplications of depthwise ones for what they learn, and still win: on a CPU they train four to
-five times as fast, run as fast, and lose nothing as int8.
+five times as fast, run as fast, and lose little as int8.
 """
 
 from __future__ import annotations
