@@ -90,12 +90,18 @@ def main(
 def stages_of(path: Path) -> list[Stage]:
     """In the order of training."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    stages = [Stage(**row | {"interval": (row["interval"][0], row["interval"][1])}) for row in rows]
+    stages = [_stage(row) for row in rows]
     if (count := len(of_the_first_network(stages))) < LEAST_STAGES:
         raise typer.BadParameter(
             f"{path} has {count} stages of {FIRST_NETWORK}, and {LEAST_STAGES} are needed", param_hint="--stages"
         )
     return stages
+
+
+def _stage(row: dict[str, Any]) -> Stage:
+    lower, upper = row["interval"]
+    network = row.get("network", FIRST_NETWORK)
+    return Stage(row["samples"], row["cosine"], row["rank_1"], row["found"], (lower, upper), network)
 
 
 def of_the_first_network(stages: list[Stage]) -> list[Stage]:

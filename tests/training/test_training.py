@@ -14,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from facedex.indexer import models_cli
 from facedex.indexer.vision import models
 from facedex.indexer.vision.models import BUILTIN_EMBEDDER, ModelFolder
+from facedex.training import embedding
 from facedex.training.cli import app
 from facedex.training.optimisers import OptimiserName
+from facedex.training.rounding import rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,21 @@ def test_faces_without_names_are_learnt_from_a_teacher(people: Path, tmp_path: P
     assert answer.exit_code == 0, answer.output
     last = json.loads((tmp_path / "run" / "history.json").read_text())[-1]
     assert {"arcface", "cosine", "relational", "resemblance"} <= last.keys()
+
+
+def test_the_end_of_a_run_learns_with_the_roundings_of_8_bits(
+    small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counted(student: nn.Module, views: torch.Tensor) -> torch.Tensor:
+        seen.append(len(views))
+        return rounded(student, views)
+
+    monkeypatch.setattr(embedding, "rounded", counted)
+    answer = CliRunner().invoke(app, embedder(small_folder, tmp_path / "run", "--rounded-share", "0.25", samples=64))
+    assert answer.exit_code == 0, answer.output
+    assert seen == [8, 8], "two of eight steps"
 
 
 def test_fine_tuning_begins_where_the_built_in_embedder_is(small_folder: Path, tmp_path: Path) -> None:

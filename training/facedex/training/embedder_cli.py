@@ -104,6 +104,9 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
     mixed_share: Annotated[float, typer.Option(min=0, max=1, help="Faces mixed of two, for the teacher.")] = 0.0,
     mixed_views: Annotated[int, typer.Option(min=1, help="How often each mixed face is seen, differently.")] = 1,
     labelled_share: Annotated[float | None, typer.Option(min=0, max=1, help="Faces with a name in a batch.")] = None,
+    rounded_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the run, its end: learnt with the roundings of 8 bits, for --int8.")
+    ] = 0.0,
     samples: Annotated[int, typer.Option(min=1, help="Faces to learn from, counted each time.")] = 1_000_000,
     batch: Annotated[int, typer.Option(min=2, help="Faces at once.")] = 128,
     learning_rate: LearningRate = 2e-3,
@@ -134,6 +137,7 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
         mixed_views=mixed_views,
         first_resemblance_scale=first_scale,
         last_resemblance_scale=last_scale,
+        rounded_share=rounded_share,
     )
     pace = LoopSettings(
         steps=max(1, samples // batch),

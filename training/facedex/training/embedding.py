@@ -24,6 +24,7 @@ from facedex.training.margins import Margin, MarginHead, MarginKind
 from facedex.training.metric_losses import contrastive_loss, triplet_loss
 from facedex.training.mixing import FaceMixer
 from facedex.training.progress import Observer
+from facedex.training.rounding import rounded
 from facedex.training.teacher import Teachers
 
 MEAN: Final = 127.5
@@ -75,6 +76,8 @@ class EmbedderSettings:
     first_resemblance_scale: float = 32.0
     last_resemblance_scale: float = 14.0
     """Falls linearly: first who is the same, then who resembles whom."""
+    rounded_share: float = 0.0
+    """Of the run, its end: what is learnt there with the roundings of 8 bits."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -118,7 +121,8 @@ class EmbedderLesson:
         crops, targets, classes = self._faces(rows, chance)
         views = prepared(self._augment(crops, chance))
         with self._workplace.computing():
-            vectors = self.student(views)
+            is_rounded = share_done >= 1 - self.settings.rounded_share
+            vectors = rounded(self.student, views) if is_rounded else self.student(views)
         return self._of_classes(vectors.float(), classes) | self._of_teacher(
             functional.normalize(vectors.float()), targets, chance, share_done
         )
