@@ -137,7 +137,7 @@ def quantised(graph: bytes, samples: NDArray[np.float32]) -> bytes:
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,  # 7 bits: processors without VNNI add pairs of products in 16 bits, and saturate at 8
-            # With its Relu, a layer's range is that of its answer: a step is half as large, and rounded once.
+            # With its Relu, a layer's range is that of its answer: a step is smaller, and it is rounded once.
             op_types_to_quantize=["Conv", "Gemm", "Add", "MatMul", "Relu"],
         )
         return small.read_bytes()

@@ -31,7 +31,7 @@ class BackboneName(StrEnum):
 
 _COMPACT: Final = {
     BackboneName.TINY: CompactShape(channels=(8, 16, 32), blocks=(1, 1, 1), hidden=32),
-    BackboneName.COMPACT: CompactShape(channels=(32, 64, 128)),
+    BackboneName.COMPACT: CompactShape(),
     BackboneName.COMPACT_WIDE: CompactShape(channels=(32, 96, 192)),
 }
 _IRESNET_BLOCKS: Final = {
