@@ -50,14 +50,14 @@ def test_adding_the_same_model_again_changes_nothing(folder: ModelFolder, files:
 def test_a_name_that_is_taken_never_stands_for_another_model(folder: ModelFolder, files: Files) -> None:
     onnx, manifest = files
     folder.add(onnx, manifest)
-    manifest.write_text(manifest.read_text(encoding="utf-8").replace("0.52", "0.66"), encoding="utf-8")
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("Apache-2.0", "MIT"), encoding="utf-8")
     with pytest.raises(ModelExists):
         folder.add(onnx, manifest)
 
 
 def test_a_built_in_name_is_taken(folder: ModelFolder, files: Files) -> None:
     onnx, manifest = files
-    text = manifest.read_text(encoding="utf-8").replace("renamed", BUILTIN_EMBEDDER).replace("0.52", "0.66")
+    text = manifest.read_text(encoding="utf-8").replace("renamed", BUILTIN_EMBEDDER).replace("Apache-2.0", "MIT")
     manifest.write_text(text, encoding="utf-8")
     with pytest.raises(ModelExists):
         folder.add(onnx, manifest)

@@ -165,7 +165,7 @@ def test_a_name_that_stands_for_another_model_is_told_before_the_download(
     folder: ModelFolder, offered: WellKnownModel, host: Host, renamed: Renamed
 ) -> None:
     pull(folder, offered, progress=silent)
-    other = WellKnownModel("other", "", offered.address, "", 1, renamed.manifest.replace("0.52", "0.66"))
+    other = WellKnownModel("other", "", offered.address, "", 1, renamed.manifest.replace("Apache-2.0", "MIT"))
     with pytest.raises(ModelExists):
         pull(folder, other, progress=silent)
     assert len(host.requested_ranges) == 1
