@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from facedex.indexer.vision.scan import Scan
 from facedex.indexer.vision.workbench import available_cores
 from facedex.training.backbones.backbone import BackboneName
 from facedex.training.backbones.compact import CompactNet
+from facedex.training.backbones.narrowing import narrowed
 from facedex.training.backbones.widening import widened
 from facedex.training.cli_session import (
     UNSTATED,
@@ -213,8 +213,10 @@ def _targets(file: Path, crops: Crops, teachers: Teachers, workplace: Workplace,
 
 
 def _fitted_to(student: nn.Module, chance: Generator) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
-    """A wider net of the same kind can go on from what a narrower one learnt."""
-    return partial(widened, net=student, chance=chance) if isinstance(student, CompactNet) else dict
+    """A wider or narrower net of the same kind can go on from what another learnt."""
+    if not isinstance(student, CompactNet):
+        return dict
+    return lambda state: widened(narrowed(state, student), student, chance)
 
 
 def _export(student: nn.Module, crops: Crops, output: Path, terms: Terms, *, mirror: bool, int8: bool) -> bytes:

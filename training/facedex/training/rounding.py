@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from facedex.training.backbones.layers import Mean
+
 LARGEST_WEIGHT: Final = 64
 """In steps: 7 bits, as `export.quantised` writes them."""
 _LARGEST_ANSWER: Final = 255
@@ -62,5 +64,7 @@ def _answering(network: nn.Module) -> Iterator[nn.Module]:
             for layer, following in pairwise([*module, None]):
                 if isinstance(layer, _NORMALISATIONS) and not isinstance(following, _ACTIVATIONS):
                     yield layer
-        elif isinstance(module, (*_ACTIVATIONS, nn.Linear)) or (module is not network and list(module.children())):
+        elif isinstance(module, (*_ACTIVATIONS, Mean, nn.Linear)) or (
+            module is not network and list(module.children())
+        ):
             yield module

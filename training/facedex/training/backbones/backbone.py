@@ -21,6 +21,8 @@ class BackboneName(StrEnum):
     COMPACT = "compact"
     COMPACT_WIDE = "compact-wide"
     """The built-in embedder's."""
+    COMPACT_MIRRORED = "compact-mirrored"
+    """The same, but that its first five layers look at the mirror image too, and two of them are narrower within."""
     MOBILEFACENET = "mobilefacenet"
     IRESNET18 = "iresnet18"
     IRESNET34 = "iresnet34"
@@ -33,6 +35,7 @@ _COMPACT: Final = {
     BackboneName.TINY: CompactShape(channels=(8, 16, 32), blocks=(1, 1, 1), hidden=32),
     BackboneName.COMPACT: CompactShape(),
     BackboneName.COMPACT_WIDE: CompactShape(channels=(32, 96, 192)),
+    BackboneName.COMPACT_MIRRORED: CompactShape(channels=(32, 96, 192), inner=(32, 80, 192), mirrored=5),
 }
 _IRESNET_BLOCKS: Final = {
     BackboneName.IRESNET18: (2, 2, 2, 2),

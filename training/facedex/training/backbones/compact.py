@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final
+from typing import Final, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facedex.training.backbones.layers import active_convolution, convolution, global_depthwise_head
+from facedex.training.backbones.layers import Mean, active_convolution, convolution, global_depthwise_head
 
 _REDUCTION: Final = 16
 
@@ -26,17 +25,23 @@ class CompactShape:
     channels: tuple[int, int, int] = (32, 64, 128)
     blocks: tuple[int, int, int] = (1, 2, 2)
     hidden: int = 256
+    inner: tuple[int, int, int] | None = None
+    """Channels between the two convolutions of a stage's blocks; else as many as before and behind them."""
+    mirrored: int = 0
+    """How many of the first layers look at the face's mirror image too; what follows sees the mean of both."""
 
 
 class Residual(nn.Module):
     """Two convolutions and what went in."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, inner: int | None = None) -> None:
         super().__init__()
-        self.change = nn.Sequential(active_convolution(channels, channels, 3), *convolution(channels, channels, 3))
+        self.inner = inner or channels
+        self.change = nn.Sequential(active_convolution(channels, self.inner, 3), *convolution(self.inner, channels, 3))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return functional.relu(inputs + self.change(inputs))
+    def forward(self, inputs: Tensor, *, mirrored: bool = False) -> Tensor:
+        change = mirrored_through(self.change, inputs) if mirrored else self.change(inputs)
+        return functional.relu(inputs + change)
 
 
 class CompactNet(nn.Module):
@@ -46,16 +51,38 @@ class CompactNet(nn.Module):
         super().__init__()
         shape = shape or CompactShape()
         self.features = nn.Sequential(*_stages(shape))
+        self.mean = Mean()
         self.head = global_depthwise_head(shape.channels[-1], shape.hidden, dimension, side=side // _REDUCTION)
+        self._mirrored = shape.mirrored
 
     def forward(self, crops: Tensor) -> Tensor:
-        vectors: Tensor = self.head(self.features(crops))
+        first, rest = self.features[: self._mirrored], self.features[self._mirrored :]
+        maps = first(crops)
+        if self._mirrored:
+            maps = self.mean(maps, mirrored_through(first, crops))
+        vectors: Tensor = self.head(rest(maps))
         return vectors
 
 
+def mirrored_through(layer: nn.Module, maps: Tensor) -> Tensor:
+    """What a layer makes of the mirror images of maps, mirrored back: it sees the maps with its kernels mirrored.
+
+    So both views lie upon each other. Mirrored maps themselves would, at stride 2, be seen one place aside.
+    """
+    if isinstance(layer, nn.Conv2d):
+        return functional.conv2d(maps, layer.weight.flip(3), stride=layer.stride, padding=layer.padding)
+    if isinstance(layer, Residual):
+        return cast("Tensor", layer(maps, mirrored=True))
+    if isinstance(layer, nn.Sequential):
+        for each in layer:
+            maps = mirrored_through(each, maps)
+        return maps
+    return cast("Tensor", layer(maps))
+
+
 def _stages(shape: CompactShape) -> Iterator[nn.Module]:
-    yield active_convolution(3, shape.channels[0], 7, stride=4)
-    yield from (Residual(shape.channels[0]) for _ in range(shape.blocks[0]))
-    for (before, after), count in zip(pairwise(shape.channels), shape.blocks[1:], strict=True):
-        yield active_convolution(before, after, 3, stride=2)
-        yield from (Residual(after) for _ in range(count))
+    before, side, stride = 3, 7, 4
+    for channels, inner, count in zip(shape.channels, shape.inner or shape.channels, shape.blocks, strict=True):
+        yield active_convolution(before, channels, side, stride=stride)
+        yield from (Residual(channels, inner) for _ in range(count))
+        before, side, stride = channels, 3, 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def convolution(inputs: int, outputs: int, side: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -30,3 +30,10 @@ def global_depthwise_head(inputs: int, hidden: int, dimension: int, *, side: int
         nn.Flatten(),
         nn.Linear(hidden, dimension),
     )
+
+
+class Mean(nn.Module):
+    """Of two maps: a layer of its own, so that learning with roundings rounds it as a file in 8 bits does."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return (first + second) * 0.5
