@@ -5,24 +5,18 @@ from __future__ import annotations
 import onnx
 import pytest
 import torch
+from tests.training.networks import SIDE, trained
 from torch import Generator, Tensor
 
 from facedex.training.backbones.compact import CompactNet, CompactShape, mirrored_through
 from facedex.training.export import UnitVectors, embedder_graph, quantised
 
-SIDE = 32
 LAYERS = 5
 CROPS = torch.rand(3, 3, SIDE, SIDE, generator=Generator().manual_seed(2))
 
 
-def a_net(*, mirrored: int, seed: int = 1) -> CompactNet:
-    """As it is after some training: no normalisation is any more what it was at first."""
-    torch.manual_seed(seed)
-    net = CompactNet(16, side=SIDE, shape=CompactShape((4, 6, 8), hidden=8, inner=(4, 5, 7), mirrored=mirrored))
-    for name, value in net.state_dict().items():
-        if value.is_floating_point():
-            value.uniform_(0.5, 1.5) if "var" in name else value.add_(0.2 * torch.randn_like(value))
-    return net.eval()
+def a_net(*, mirrored: int) -> CompactNet:
+    return trained(CompactShape((4, 6, 8), hidden=8, inner=(4, 5, 7), mirrored=mirrored), seed=1)
 
 
 @pytest.mark.parametrize("layers", range(1, 9))

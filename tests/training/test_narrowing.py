@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.networks import trained
 from torch import Generator, Tensor
 from typer.testing import CliRunner
 
@@ -20,13 +21,7 @@ WIDE, NARROW = (4, 8, 8), (4, 5, 7)
 
 
 def a_net(inner: tuple[int, int, int], *, seed: int = 1) -> CompactNet:
-    """As it is after some training: no normalisation is any more what it was at first."""
-    torch.manual_seed(seed)
-    net = CompactNet(16, side=32, shape=CompactShape((4, 6, 8), hidden=8, inner=inner))
-    for name, value in net.state_dict().items():
-        if value.is_floating_point():
-            value.uniform_(0.5, 1.5) if "var" in name else value.add_(0.2 * torch.randn_like(value))
-    return net.eval()
+    return trained(CompactShape((4, 6, 8), hidden=8, inner=inner), seed=seed)
 
 
 def narrower(wide: CompactNet) -> CompactNet:

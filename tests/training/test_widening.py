@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.networks import trained
 from torch import Generator, Tensor
 from torch.nn.functional import cosine_similarity
 from typer.testing import CliRunner
@@ -22,14 +23,8 @@ CROPS = torch.rand(3, 3, 32, 32, generator=Generator().manual_seed(2))
 
 
 def a_net(*channels: int, blocks: tuple[int, int, int] = (1, 2, 2), hidden: int = 8, seed: int = 1) -> CompactNet:
-    """As it is after some training: no normalisation is any more what it was at first."""
-    torch.manual_seed(seed)
     first, second, third = channels
-    net = CompactNet(16, side=32, shape=CompactShape((first, second, third), blocks, hidden))
-    for name, value in net.state_dict().items():
-        if value.is_floating_point():
-            value.uniform_(0.5, 1.5) if "var" in name else value.add_(0.2 * torch.randn_like(value))
-    return net.eval()
+    return trained(CompactShape((first, second, third), blocks, hidden), seed=seed)
 
 
 def wider(*channels: int, noise: float) -> CompactNet:
