@@ -3,8 +3,9 @@
     python -m benchmarks.learning_curve --picture curve.svg
 
 `learning_curve.json` holds what was measured after each stage of the training (docs/decisions/0501-the-trainer.md): samples
-seen in all; the mean cosine to the teacher on people whom nobody learnt from, over a face and its mirror image; and, by
-`benchmarks.builtin_models` on faces/lfw-dev, rank-1 and the share found at an FPIR of 1 %, with its 95 % interval.
+seen in all; the mean cosine to the teacher on people whom nobody learnt from, over a face and its mirror image (both of which
+`compact-mirrored` sees at once); and, by `benchmarks.builtin_models` on faces/lfw-dev, rank-1 and the share found at an FPIR
+of 1 %, with its 95 % interval.
 
 Two straight lines are laid through these points, as far as they are of the network that it began with: log(1 - cosine) over
 log(samples), a power law, and the share found over log(1 - cosine). Where they reach a mark is an extrapolation, so the range
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +31,12 @@ from numpy.typing import NDArray
 STORED = Path(__file__).with_name("learning_curve.json")
 MARKS = {"mobileface_v2": 0.732, "the aim": 0.80}
 FIRST_NETWORK = "compact"
+LOOKS = (
+    {"marker": "o", "color": "tab:blue"},
+    {"marker": "s", "color": "tab:red"},
+    {"marker": "D", "color": "tab:purple"},
+)
+"""Of the stages of each network, in the picture; the law is drawn in the first one's colour."""
 LEAST_STAGES = 4
 """Two lines, and one stage may be left out."""
 
@@ -177,15 +185,15 @@ def draw(stages: list[Stage], law: Law, path: Path) -> None:
     peer("matplotlib").use("Agg")
     figure, (left, right) = peer("matplotlib.pyplot").subplots(1, 2, figsize=(10, 4))
     ahead = np.geomspace(stages[0].samples, 1.1 * max(law.samples_until(each) for each in MARKS.values()), 60) / 1e6
-    _draw_stages(left, right, of_the_first_network(stages), marker="o", color="tab:blue")
-    _draw_stages(left, right, [each for each in stages if each.network != FIRST_NETWORK], marker="s", color="tab:red")
+    for network, looks in zip(dict.fromkeys(each.network for each in stages), cycle(LOOKS), strict=False):
+        _draw_stages(left, right, [each for each in stages if each.network == network], **looks)
     left.plot(ahead, [law.distance(each * 1e6) for each in ahead], "--", color="tab:blue")
     left.set(ylabel="1 - cosine to the teacher, unseen people", title=f"falls as samples^{law.exponent:.2f}")
     right.plot(ahead, [law.found(each * 1e6) for each in ahead], "--", color="tab:blue", label="the law")
     for (name, mark), colour in zip(MARKS.items(), ("tab:orange", "tab:green"), strict=True):
         right.axhline(mark, color=colour, linewidth=1, label=f"{name}, {mark:.1%}")
     right.set(ylabel="found at FPIR 1 %, faces/lfw-dev", title="what comes of it")
-    right.legend(loc="lower right")
+    right.legend(loc="lower right", fontsize="small")
     ticks = [1, 2, 4, 8, 16]
     for axes in (left, right):
         axes.set(xlabel="millions of samples", xscale="log")
@@ -198,8 +206,7 @@ def draw(stages: list[Stage], law: Law, path: Path) -> None:
 
 
 def _draw_stages(left: Any, right: Any, stages: list[Stage], **style: Any) -> None:
-    if not stages:
-        return
+    """Those of one network."""
     samples = [each.samples / 1e6 for each in stages]
     left.plot(samples, [each.distance for each in stages], linestyle="", **style)
     found = np.array([each.found for each in stages])

@@ -156,13 +156,12 @@ def test_the_end_of_a_run_learns_with_the_roundings_of_8_bits(
 
 def test_fine_tuning_begins_where_the_built_in_embedder_is(small_folder: Path, tmp_path: Path) -> None:
     """One step at a rate of nothing leaves it what it is, but for its 8 bits; from random weights the cosine is about 0."""
-    options = ("--from", "builtin", "--backbone", "compact-wide", "--dimension", "256", "--learning-rate", "1e-9")
+    options = ("--from", "builtin", "--backbone", "compact-mirrored", "--dimension", "256", "--learning-rate", "1e-9")
     answer = CliRunner().invoke(app, embedder(small_folder, tmp_path / "run", *options, samples=8))
     assert answer.exit_code == 0, answer.output
     mine, own = added(tmp_path / "data", tmp_path / "run" / "small").load_embedder("small"), ModelFolder(tmp_path)
     crop = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
-    both = mine.embed(crop) + mine.embed(np.ascontiguousarray(crop[:, ::-1]))
-    assert float(both @ own.load_embedder(BUILTIN_EMBEDDER).embed(crop)) / float(np.linalg.norm(both)) > 0.95
+    assert float(mine.embed(crop) @ own.load_embedder(BUILTIN_EMBEDDER).embed(crop)) > 0.95
 
 
 def test_weights_of_another_network_are_refused(small_folder: Path, tmp_path: Path) -> None:

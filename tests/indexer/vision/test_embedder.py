@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from facedex.indexer.vision import builtin
 from facedex.indexer.vision.embedder import Embedder
-from facedex.indexer.vision.manifest import ModelManifest
-from facedex.indexer.vision.models import BUILTIN_EMBEDDER, read_manifest
+from facedex.indexer.vision.manifest import ModelManifest, parse_manifest
+from facedex.indexer.vision.models import BUILTIN_EMBEDDER
 
 BUILTIN = Path(builtin.__file__ or "").parent
 CROP = np.random.default_rng(5).integers(0, 256, (112, 112, 3)).astype(np.uint8)
@@ -37,7 +37,11 @@ class LeftHalf:
 
 @pytest.fixture
 def manifest() -> ModelManifest:
-    return read_manifest(BUILTIN / f"{BUILTIN_EMBEDDER}.toml")
+    """The built-in embedder's, but that crop and mirror image are to be embedded."""
+    text = (BUILTIN / f"{BUILTIN_EMBEDDER}.toml").read_text(encoding="utf-8")
+    both = text.replace("mirror_average = false", "mirror_average = true")
+    assert both != text
+    return parse_manifest(both)
 
 
 @pytest.mark.parametrize(("takes_several", "batches"), [(True, [2]), (False, [1, 1])])

@@ -69,7 +69,7 @@ from facedex.training.progress import Bars, Observer
 from facedex.training.teacher import Teachers
 
 BUILTIN_WEIGHTS = Path(__file__).parent / "weights" / f"{BUILTIN_EMBEDDER}.pt"
-"""A state dict of the backbone `compact-wide` with 256 dimensions, in 16 bits; its card is the built-in embedder's."""
+"""A state dict of the backbone `compact-mirrored` with 256 dimensions, in 16 bits; its card is the built-in embedder's."""
 _CALIBRATION_CROPS = 256
 
 
@@ -88,7 +88,7 @@ def train_embedder(  # noqa: PLR0913  (a command has as many options as it has)
         Path | None,
         typer.Option("--from", help="Weights or a checkpoint to begin with; builtin: those of the built-in embedder."),
     ] = None,
-    backbone: Annotated[BackboneName, typer.Option(help="The network.")] = BackboneName.COMPACT_WIDE,
+    backbone: Annotated[BackboneName, typer.Option(help="The network.")] = BackboneName.COMPACT_MIRRORED,
     dimension: Annotated[int, typer.Option(min=2, help="Components of a vector.")] = 256,
     loss: Annotated[LossName, typer.Option(help="What is learnt from knowing who is who.")] = LossName.ARCFACE,
     margin: Annotated[float | None, typer.Option(help="Of the loss; else that of its paper.")] = None,

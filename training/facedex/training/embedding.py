@@ -57,7 +57,7 @@ class Weights:
 class EmbedderSettings:
     """What is learnt, of what, and in which amounts."""
 
-    backbone: BackboneName = BackboneName.COMPACT_WIDE
+    backbone: BackboneName = BackboneName.COMPACT_MIRRORED
     dimension: int = 256
     loss: LossName = LossName.ARCFACE
     margin: float | None = None
