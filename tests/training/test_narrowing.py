@@ -64,6 +64,23 @@ def test_what_fits_and_what_is_of_another_network_stays_as_it_is() -> None:
         assert all(torch.equal(same[name], state[name]) for name in state)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("change.1.weight", torch.zeros(3)),
+        ("change.0.1.bias", torch.tensor(1.0)),
+        ("change.0.1.weight", torch.zeros(2)),
+    ],
+)
+def test_what_does_not_fit_together_is_left_as_it_is(name: str, value: Tensor) -> None:
+    """So the network refuses it, as it does all that is not its own."""
+    state = a_net(WIDE).state_dict() | {f"features.3.{name}": value}
+    same = narrowed(state, a_net(NARROW))
+    assert torch.equal(same["features.3.change.0.0.weight"], state["features.3.change.0.0.weight"])
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        a_net(NARROW).load_state_dict(same)
+
+
 def test_the_command_begins_the_mirrored_network_with_weights_of_the_wide_one(
     small_folder: Path, tmp_path: Path
 ) -> None:

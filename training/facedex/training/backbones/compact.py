@@ -70,7 +70,8 @@ def mirrored_through(layer: nn.Module, maps: Tensor) -> Tensor:
     So both views lie upon each other. Mirrored maps themselves would, at stride 2, be seen one place aside.
     """
     if isinstance(layer, nn.Conv2d):
-        return functional.conv2d(maps, layer.weight.flip(3), stride=layer.stride, padding=layer.padding)
+        kernels = layer.weight.flip(3)
+        return functional.conv2d(maps, kernels, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
     if isinstance(layer, Residual):
         return cast("Tensor", layer(maps, mirrored=True))
     if isinstance(layer, nn.Sequential):

@@ -25,9 +25,17 @@ def narrowed(state: Mapping[str, Tensor], net: CompactNet) -> dict[str, Tensor]:
     fitting = dict(state)
     for number, layer in enumerate(net.features):
         place = f"features.{number}.change."
-        if isinstance(layer, Residual) and all(f"{place}{name}" in state for name in (*_INNER, _READING)):
+        if isinstance(layer, Residual) and _is_block(state, place):
             fitting |= _block(state, place, kept=layer.inner)
     return fitting
+
+
+def _is_block(state: Mapping[str, Tensor], place: str) -> bool:
+    """Whether what a block has within fits together; a file may hold anything."""
+    if any(f"{place}{name}" not in state for name in (*_INNER, _READING)):
+        return False
+    within, reading = [state[f"{place}{name}"] for name in _INNER], state[f"{place}{_READING}"]
+    return reading.ndim == 4 and all(each.ndim and len(each) == reading.shape[1] for each in within)
 
 
 def _block(state: Mapping[str, Tensor], place: str, *, kept: int) -> dict[str, Tensor]:
