@@ -135,14 +135,11 @@ def test_what_a_stream_was_told_before_a_stop_is_there_afterwards(start_server: 
     with Wire(server.address) as wire:
         create_staff(wire)
         vectors = vectors_of(wire)
-
-        def requests() -> Iterator[Any]:
-            """At a pace at which no heap of unread ones is left when the connection is closed: that can cost the reason."""
-            for n in range(100_000):
-                time.sleep(0.001)
-                yield enrolment_pb2.EnrolStreamRequest(enrol=enrol_request("staff", f"{n}", vectors.vector(n)))
-
-        answers = wire.enrolment.EnrolStream(requests())
+        requests = (
+            enrolment_pb2.EnrolStreamRequest(enrol=enrol_request("staff", f"{n}", vectors.vector(n)))
+            for n in range(100_000)
+        )
+        answers = wire.enrolment.EnrolStream(requests)
 
         def receive() -> None:
             for number, each in enumerate(answers):

@@ -189,6 +189,7 @@ class App:
         """Takes no new calls, lets those in flight end, and closes."""
         self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._patience.lose()
+        self._patience.wait_for_streams(self._settings.drain_seconds)
         self._server.stop(self._settings.drain_seconds).wait()
         self._patience.stop()
         self._lookers.shutdown()

@@ -113,7 +113,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with self._told(method, context), self._recorder.recording(method, context) as record:
                 self._admitted(method, context, record)
-                with self._places.of_streams(method).place():
+                with self._places.of_streams(method).place(), self._patience.streaming():
                     self._readiness.require(method)
                     requests = self._asked_each(method, messages, handler, context, record)
                     for answer in handler.stream_stream(requests, context):
@@ -130,6 +130,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._recorder.answered(record, gallery)
 
     def _admitted(self, method: str, context: grpc.ServicerContext, record: Record) -> Caller:
+        if self._patience.is_lost and not method.startswith(HEALTH):
+            raise Stopping
         caller = record.caller = self._gate.caller(method, context)
         self._gate.admit(method, caller)
         return caller

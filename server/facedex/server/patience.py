@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SWEEP_SECONDS = 0.25
 # While the server stops, whoever is only waited for is sent away after this.
 DRAINING_PATIENCE_SECONDS = 0.5
+# A connection that is closed before its caller has read why its stream ended may take the reason with it.
+LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Patience:
     def __init__(self) -> None:
         self._waits: dict[object, _Wait] = {}
         self._busy: dict[grpc.ServicerContext, Callable[[], bool]] = {}
+        self._streams = 0
+        self._changed = threading.Condition()
         self._limit = math.inf
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="patience", daemon=True)
@@ -50,6 +54,24 @@ class Patience:
     def lose(self) -> None:
         """From now on nobody is waited for, for the server stops."""
         self._limit = DRAINING_PATIENCE_SECONDS
+
+    @contextmanager
+    def streaming(self) -> Generator[None]:
+        """Inside this block, a stream is under way."""
+        with self._changed:
+            self._streams += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._streams -= 1
+                self._changed.notify_all()
+
+    def wait_for_streams(self, seconds: float) -> None:
+        """Until all streams have ended and their callers have had time to read why, at most this long."""
+        with self._changed:
+            if self._streams and self._changed.wait_for(lambda: not self._streams, seconds):
+                self._changed.wait(LAST_WORDS_SECONDS)
 
     @property
     def is_lost(self) -> bool:
