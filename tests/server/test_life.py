@@ -129,6 +129,28 @@ def test_idle_streams_do_not_hold_up_a_stop(start_server: StartServer) -> None:
         assert all(each.code() is not grpc.StatusCode.OK for each in streams)
 
 
+def test_a_call_that_comes_while_a_stream_ends_is_told_that_the_server_stops(start_server: StartServer) -> None:
+    server = start_server()
+    silence = threading.Event()
+
+    def say_one_thing() -> Iterator[Any]:
+        photographs = (photograph(1 + n // 5, 1 + n % 5) for n in range(60))
+        yield enrolment_pb2.EnrolStreamRequest(enrol=enrol_request("staff", "everybody", *photographs))
+        silence.wait()
+
+    with Wire(server.address) as wire:
+        create_staff(wire)
+        answers = wire.enrolment.EnrolStream(say_one_thing())
+        time.sleep(0.3)
+        server.ask_to_stop()
+        wait_until(lambda: wire.health_of("") == NOT_SERVING)
+        late = refusal(wire.info)
+        assert (late.code, late.reason) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
+        assert len(next(answers).enrolled.results) == 60
+        silence.set()
+    assert server.wait() == 0
+
+
 def test_what_a_stream_was_told_before_a_stop_is_there_afterwards(start_server: StartServer) -> None:
     server = start_server()
     acknowledged: list[str] = []

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from facedex.server.patience import Patience
+from facedex.server.patience import LAST_WORDS_SECONDS, Patience
 
 
 class Call:
@@ -65,3 +66,41 @@ def test_a_stream_with_work_under_way_is_waited_for_only_once_that_is_done(patie
         assert not stream.is_cancelled(within_seconds=1.5)
         working.clear()
         assert stream.is_cancelled(within_seconds=5)
+
+
+# Waiting for streams
+
+
+def seconds_of_waiting(patience: Patience, at_most: float) -> float:
+    started = time.monotonic()
+    patience.wait_for_streams(at_most)
+    return time.monotonic() - started
+
+
+def test_where_no_stream_is_under_way_none_is_waited_for(patience: Patience) -> None:
+    with patience.streaming():
+        pass
+    assert seconds_of_waiting(patience, 30) < LAST_WORDS_SECONDS / 2
+
+
+def test_streams_are_waited_for_and_their_callers_have_time_to_read_why_they_ended(patience: Patience) -> None:
+    under_way = threading.Event()
+    ended = threading.Event()
+
+    def stream() -> None:
+        with patience.streaming():
+            under_way.set()
+            time.sleep(0.3)
+            ended.set()
+
+    other = threading.Thread(target=stream)
+    other.start()
+    under_way.wait()
+    assert LAST_WORDS_SECONDS <= seconds_of_waiting(patience, 30) < 10
+    assert ended.is_set()
+    other.join()
+
+
+def test_a_stream_that_does_not_end_is_waited_for_no_longer_than_asked(patience: Patience) -> None:
+    with patience.streaming():
+        assert 0.2 <= seconds_of_waiting(patience, 0.2) < LAST_WORDS_SECONDS

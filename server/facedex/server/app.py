@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
@@ -187,10 +188,11 @@ class App:
 
     def stop(self) -> None:
         """Takes no new calls, lets those in flight end, and closes."""
+        deadline = time.monotonic() + self._settings.drain_seconds
         self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._patience.lose()
         self._patience.wait_for_streams(self._settings.drain_seconds)
-        self._server.stop(self._settings.drain_seconds).wait()
+        self._server.stop(max(0.0, deadline - time.monotonic())).wait()
         self._patience.stop()
         self._lookers.shutdown()
         self._follower.stop()
