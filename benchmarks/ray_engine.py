@@ -128,8 +128,9 @@ def _enrolled(folder: Path, people: Path, kind: EngineKind, *, kills: int) -> En
 
 def _turn(galleries: Galleries, seen: Sight, source: FolderSource, way: str, kills: int) -> Turn:
     bulk = BulkEnrolment(galleries.store, Enroller(galleries.get(GALLERY), seen.eyes), workers=seen.callers)
-    job = bulk.begin(GALLERY, source)
-    total = source.survey().count
+    survey = source.survey()
+    job = bulk.begin(GALLERY, survey)
+    total = survey.count
     done, started, spent = 0, 0.0, 0.0
     for group in bulk.run(job, source):
         if not done:

@@ -177,7 +177,7 @@ def _row_into_sql(folder: Path) -> float:
         galleries.create(GALLERY, GalleryPolicy())
         source = bulk_source(folder / "rows.npz", model_digest=manifest.sha256, max_image_bytes=1)
         bulk = BulkEnrolment(store, galleries.enroller(galleries.get(GALLERY)), workers=available_cores())
-        job = bulk.begin(GALLERY, source)
+        job = bulk.begin(GALLERY, source.survey())
         started = time.process_time()
         count = sum(len(group) for group in bulk.run(job, source))
         return (time.process_time() - started) / count

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
+from tests.server.faces import photograph
 from typer.testing import CliRunner
 
 from facedex.indexer.cli import app
@@ -70,6 +72,10 @@ def folder(tmp_path: Path) -> Path:
         ("enrol people --gallery staff --report people", "--report"),
         ("enrol people --gallery staff --report nowhere/report.csv", "--report"),
         ("enrol nobody --gallery staff", "no folder or file"),
+        ("enrol people/ada/1.jpg --gallery staff", "is none of"),
+        ("enrol torn.tar --gallery staff", "torn.tar"),
+        ("enrol people --gallery staff --model someone-elses", "--model"),
+        ("enrol people --gallery 'two words' --dry-run", "gallery"),
         ("migrate status staff --left-behind nowhere/ids.txt", "--left-behind"),
         ("fsck --json people/ada/1.jpg/findings.json", "1.jpg"),
         ("fsck --json people", "people"),
@@ -80,7 +86,8 @@ def test_a_mistake_is_one_line_and_nothing_is_done(
 ) -> None:
     monkeypatch.chdir(folder)
     (folder / "data").mkdir()
-    done = facedex_index("--data", "data", *command.split())
+    (folder / "torn.tar").write_bytes(b"no tar")
+    done = facedex_index("--data", "data", *shlex.split(command))
     (line,) = done.stderr.splitlines()
     assert (done.exit_code, told in line) == (1, True)
     assert facedex_index("--data", "data", "fsck", "--gallery", "staff").exit_code == 1  # no such gallery
@@ -95,6 +102,18 @@ def test_a_data_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["keys create door --role search --days 99999999", f"jobs show 1{'0' * 30}"])
 def test_a_number_beyond_all_use_is_wrong_usage(tmp_path: Path, command: str) -> None:
     assert facedex_index("--data", str(tmp_path), *command.split()).exit_code == 2
+
+
+def test_a_new_gallery_can_be_rehearsed_and_is_not_made(folder: Path) -> None:
+    people = folder / "people"
+    (people / "eve" / "2.jpg").write_bytes(photograph(1))
+    done = facedex_index(
+        "--data", str(folder / "data"), "enrol", str(people), "--gallery", "staff", "--dry-run", "--json"
+    )
+    told = json.loads(done.stdout)
+    assert (told["job"], told["items"], told["enrolled"], len(told["refusals"])) == (None, 4, 1, 3)
+    assert facedex_index("--data", str(folder / "data"), "jobs", "list", "--json").stdout.strip() == "[]"
+    assert facedex_index("--data", str(folder / "data"), "fsck", "--gallery", "staff").exit_code == 1  # no such gallery
 
 
 def change_while_enrolling(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:

@@ -55,9 +55,11 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
     search: SearchSettings | None = None,
     devices: Devices = PROCESSOR,
     milvus: str | None = None,
+    models: Path | None = None,
 ) -> Galleries:
     """The galleries of a store, with the models and snapshots of a data folder, on these devices.
 
+    models: a folder of models elsewhere.
     With the address of a `milvus`, vectors are searched there.
 
     Raises:
@@ -68,7 +70,7 @@ def assemble_galleries(  # noqa: PLR0913  (a composition root is told everything
     cv2.setNumThreads(1)  # each request has a core of its own; threads inside it would only take turns
     keep_freed_memory()
     pipelines = Pipelines(
-        ModelFolder(data / "models", runtime_on(devices)),
+        ModelFolder(models or data / "models", runtime_on(devices)),
         detector=detector,
         limits=limits,
         workers=workers,

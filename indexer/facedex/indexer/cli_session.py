@@ -4,6 +4,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Protocol
 
 import typer
@@ -21,10 +22,11 @@ from rich.progress import (
 from rich.text import Text
 
 from facedex.indexer.assembly import assemble_galleries
-from facedex.indexer.devices import DeviceChoice, TorchHardware, chosen_devices
+from facedex.indexer.devices import DeviceChoice, Devices, TorchHardware, chosen_devices
 from facedex.indexer.errors import IndexerError, InvalidArgument
 from facedex.indexer.failpoints import fail_point
 from facedex.indexer.galleries import Galleries
+from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.store import Store
 from facedex.indexer.store.vault import Vault
 from facedex.indexer.vision.decode import ImageLimits
@@ -135,16 +137,33 @@ def opened(place: HasGalleries) -> Generator[Galleries]:
     if place.device is DeviceChoice.AUTO:
         say(f"device: {devices}")
     with opened_anew(place) as store:
-        yield assemble_galleries(
-            store,
-            data=place.data,
-            detector=place.detector,
-            embedder=place.embedder,
-            limits=ImageLimits(),
-            workers=available_cores(),
-            devices=devices,
-            milvus=place.milvus,
-        )
+        yield _assembled(place, store, place.data, devices, milvus=place.milvus)
+
+
+@contextmanager
+def opened_for_a_rehearsal(place: HasGalleries) -> Generator[Galleries]:
+    """No galleries at all, with the models of a data folder; those that are made are forgotten."""
+    with (
+        TemporaryDirectory(prefix="facedex-") as folder,
+        closing(Store.open(sqlite_url(Path(folder) / "facedex.db"))) as store,
+    ):
+        yield _assembled(place, store, Path(folder), chosen_devices(place.device, TorchHardware()))
+
+
+def _assembled(
+    place: HasGalleries, store: Store, data: Path, devices: Devices, *, milvus: str | None = None
+) -> Galleries:
+    return assemble_galleries(
+        store,
+        data=data,
+        models=place.data / "models",
+        detector=place.detector,
+        embedder=place.embedder,
+        limits=ImageLimits(),
+        workers=available_cores(),
+        devices=devices,
+        milvus=milvus,
+    )
 
 
 @contextmanager

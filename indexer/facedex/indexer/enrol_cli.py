@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,11 +23,13 @@ from facedex.indexer.cli_session import (
     dealt_with,
     good_order,
     opened,
+    opened_for_a_rehearsal,
     say,
 )
 from facedex.indexer.enroller import Enroller
 from facedex.indexer.enrolment import EnrolOutcome
 from facedex.indexer.errors import GalleryNotFound, InvalidArgument, JobTaken
+from facedex.indexer.galleries import model_record
 from facedex.indexer.jobs.bulk import BulkEnrolment, findings_of
 from facedex.indexer.jobs.compreface import DumpOptions
 from facedex.indexer.jobs.engines import Engine, EngineKind, sight
@@ -39,11 +41,12 @@ from facedex.indexer.vision.decode import ImageLimits
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
+    from facedex.indexer.cli_session import HasGalleries
     from facedex.indexer.galleries import Galleries
     from facedex.indexer.gallery import Gallery
     from facedex.indexer.jobs.bulk import BulkOutcome
     from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource
-    from facedex.indexer.store.records import BulkFinding, JobRecord
+    from facedex.indexer.store.records import BulkFinding, JobRecord, ModelRecord
     from facedex.indexer.store.store import Store
 
 SHOWN = 100
@@ -91,29 +94,33 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
     calculator: Annotated[
         str | None, typer.Option(help="What --model is called in a dump of CompreFace; vectors of others are refused.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would happen, and enrol nobody; the gallery is there already.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would happen, and enrol nobody.")] = False,
     engine: Annotated[EngineKind, ENGINE] = EngineKind.LOCAL,
     ray_address: Annotated[str | None, RAY_ADDRESS] = None,
     report: Annotated[Path | None, typer.Option(help="CSV file for all refusals and warnings.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Enrols many photographs or vectors. After an interruption, the same command goes on where it stopped."""
-    with good_order(interrupted="stopped; run the same command again to go on"), opened(context.obj) as galleries:
+    with (
+        good_order(interrupted="stopped; run the same command again to go on"),
+        _galleries_with(gallery, context.obj, dry_run=dry_run) as galleries,
+    ):
         check_output("--report", report, kinds=(".csv",))
-        _check_source(source)
-        people = galleries.get(gallery) if dry_run else _gallery_or_new(galleries, gallery)
         chosen = bulk_source(
             source,
-            model_digest=_digest(people, model),
+            model_digest=_digest(galleries, gallery, model),
             max_image_bytes=ImageLimits().max_bytes,
             dump=DumpOptions(collection, calculator),
         )
+        survey = chosen.survey()  # a source that cannot be read leaves no new gallery
+        people = _gallery_or_new(galleries, gallery)
         looking = Engine(engine, ray_address, context.obj.device)
         with sight(looking, galleries, galleries.eyes(people)) as seen:
             bulk = BulkEnrolment(galleries.store, Enroller(people, seen.eyes), workers=seen.callers)
-            summary = _rehearsed(bulk, chosen) if dry_run else _enrolled(galleries, bulk, gallery, chosen)
+            if dry_run:
+                summary = _rehearsed(bulk, chosen, total=survey.count)
+            else:
+                summary = _enrolled(galleries.store, bulk, chosen, bulk.begin(gallery, survey))
         _print(summary, as_json=as_json)
         _write(report, summary.findings)
     if summary.done < summary.total:
@@ -135,10 +142,15 @@ class Summary:
         return self.job is None
 
 
-def _check_source(source: Path) -> None:
-    """Before a gallery is created for it."""
-    if not source.exists():
-        raise InvalidArgument("SOURCE", f"there is no folder or file {source}")
+@contextmanager
+def _galleries_with(name: str, place: HasGalleries, *, dry_run: bool) -> Generator[Galleries]:
+    """Those in which the gallery is or may be made; a new one is rehearsed among galleries that are forgotten afterwards."""
+    with opened(place) as galleries:
+        if not dry_run or name in galleries.store.revisions():
+            yield galleries
+            return
+    with opened_for_a_rehearsal(place) as galleries:
+        yield galleries
 
 
 def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
@@ -150,10 +162,11 @@ def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
         return galleries.get(name)
 
 
-def _digest(gallery: Gallery, model: str | None) -> str | None:
-    own = gallery.record.model
+def _digest(galleries: Galleries, name: str, model: str | None) -> str | None:
+    """Of the model, which has to be the gallery's, or that of new galleries."""
     if model is None:
         return None
+    own = _model_of(galleries, name)
     if model in {own.digest, own.name}:
         return own.digest
     raise InvalidArgument(
@@ -161,15 +174,20 @@ def _digest(gallery: Gallery, model: str | None) -> str | None:
     )
 
 
+def _model_of(galleries: Galleries, name: str) -> ModelRecord:
+    try:
+        return galleries.record(name).model
+    except GalleryNotFound:
+        return model_record(galleries.pipeline.embedder.manifest)
+
+
 # Work
 
 
-def _enrolled(galleries: Galleries, bulk: BulkEnrolment, gallery: str, source: BulkSource) -> Summary:
-    job = bulk.begin(gallery, source)
+def _enrolled(store: Store, bulk: BulkEnrolment, source: BulkSource, job: JobRecord) -> Summary:
     total = int(job.arguments["items"])
     going_on = f", going on behind {job.position} of {total}" if job.position else ""
     say(f"this is job {job.id}{going_on}")
-    store = galleries.store
     places = _Places.of_earlier_runs(source.items(), store.bulk_findings(job), job.position)
     with suppress(JobTaken):
         dealt_with("enrolling", places.watched(bulk.run(job, source)), total=total, done=job.position)
@@ -196,8 +214,7 @@ def _own_end(store: Store, job: JobRecord) -> JobRecord:
     return ended
 
 
-def _rehearsed(bulk: BulkEnrolment, source: BulkSource) -> Summary:
-    total = source.survey().count
+def _rehearsed(bulk: BulkEnrolment, source: BulkSource, *, total: int) -> Summary:
     rehearsal = _Rehearsal()
     done = dealt_with("enrolling", rehearsal.watched(bulk.rehearse(source)), total=total, done=0)
     return Summary(total, done, rehearsal.counts, rehearsal.findings)

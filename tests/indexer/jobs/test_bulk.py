@@ -68,7 +68,7 @@ def bulk_of(house: House) -> BulkEnrolment:
 
 def enrol(house: House, source: BulkSource) -> tuple[JobRecord, list[BulkOutcome]]:
     bulk = bulk_of(house)
-    job = bulk.begin("staff", source)
+    job = bulk.begin("staff", source.survey())
     outcomes = [outcome for group in bulk.run(job, source) for outcome in group]
     return house.store.job(job.id), outcomes
 
@@ -76,7 +76,7 @@ def enrol(house: House, source: BulkSource) -> tuple[JobRecord, list[BulkOutcome
 def enrol_groups(house: House, source: BulkSource, count: int) -> JobRecord:
     """As many groups as that; then it is stopped in good order."""
     bulk = bulk_of(house)
-    job = bulk.begin("staff", source)
+    job = bulk.begin("staff", source.survey())
     with closing(bulk.run(job, source)) as groups:
         for _ in range(count):
             next(groups)
@@ -169,36 +169,36 @@ def test_findings_come_in_pages_without_a_gap(house: House, monkeypatch: pytest.
 
 
 def test_a_job_of_a_process_that_lives_is_left_alone(house: House) -> None:
-    bulk_of(house).begin("staff", crowd(5))
+    bulk_of(house).begin("staff", crowd(5).survey())
     with pytest.raises(JobTaken):
-        bulk_of(house).begin("staff", crowd(5))
+        bulk_of(house).begin("staff", crowd(5).survey())
 
 
 def test_a_job_of_a_process_that_died_is_gone_on_with_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = bulk_of(house).begin("staff", crowd(5))
+    first = bulk_of(house).begin("staff", crowd(5).survey())
 
     def is_dead(owner: str) -> bool:
         return owner == first.owner
 
     monkeypatch.setattr(cancelling, "is_gone", is_dead)
-    assert bulk_of(house).begin("staff", crowd(5)).id == first.id
+    assert bulk_of(house).begin("staff", crowd(5).survey()).id == first.id
 
 
 def test_a_job_whose_owner_is_silent_is_gone_on_with(house: House) -> None:
-    first = bulk_of(house).begin("staff", crowd(5))
+    first = bulk_of(house).begin("staff", crowd(5).survey())
     house.clock.advance(seconds=SILENCE.total_seconds() + 1)
-    assert bulk_of(house).begin("staff", crowd(5)).id == first.id
+    assert bulk_of(house).begin("staff", crowd(5).survey()).id == first.id
 
 
 def test_who_lost_a_job_writes_nothing_any_more(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_module, "LOOK_SECONDS", 3_600)  # as if this process had been put to sleep
     source = crowd(MANY)
     bulk = bulk_of(house)
-    first = bulk.begin("staff", source)
+    first = bulk.begin("staff", source.survey())
     with closing(bulk.run(first, source)) as groups:
         next(groups)
         house.clock.advance(seconds=SILENCE.total_seconds() + 1)
-        bulk_of(house).begin("staff", source)
+        bulk_of(house).begin("staff", source.survey())
         with pytest.raises(JobTaken):
             next(groups)
     assert len(names(house)) == GROUP_ITEMS
@@ -208,7 +208,7 @@ def test_who_lost_a_job_writes_nothing_any_more(house: House, monkeypatch: pytes
 def test_a_cancelled_enrolment_stops_with_what_it_has(house: House) -> None:
     source = crowd(MANY)
     bulk = bulk_of(house)
-    job = bulk.begin("staff", source)
+    job = bulk.begin("staff", source.survey())
     with closing(bulk.run(job, source)) as groups:
         next(groups)
         house.store.cancel_job(job.id)
@@ -269,7 +269,7 @@ def test_a_process_shows_that_it_lives_while_a_group_is_looked_at(
 def test_a_job_that_nobody_works_on_is_cancelled_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = enrol_groups(house, crowd(MANY), 1)
     assert cancelling.cancel(house.store, waiting.id).state is JobState.CANCELLED
-    lost = bulk_of(house).begin("staff", crowd(5))
+    lost = bulk_of(house).begin("staff", crowd(5).survey())
     assert cancelling.cancel(house.store, lost.id).state is JobState.RUNNING  # its process is asked to stop
 
     def is_dead(owner: str) -> bool:
@@ -552,5 +552,5 @@ def test_few_photographs_are_in_memory_however_many_are_looked_at_ahead(house: H
 
     bulk = bulk_of(house)
     source = Source()
-    assert sum(len(group) for group in bulk.run(bulk.begin("staff", source), source)) == 200
+    assert sum(len(group) for group in bulk.run(bulk.begin("staff", source.survey()), source)) == 200
     assert 1 < most < 30

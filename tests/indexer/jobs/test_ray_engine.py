@@ -74,7 +74,7 @@ def enrolled(
         gallery = galleries.get(GALLERY)
         with sight(Engine(kind), galleries, galleries.eyes(gallery)) as seen:
             bulk = BulkEnrolment(store, Enroller(gallery, seen.eyes), workers=seen.callers)
-            for number, _ in enumerate(bulk.run(bulk.begin(GALLERY, source), source)):
+            for number, _ in enumerate(bulk.run(bulk.begin(GALLERY, source.survey()), source)):
                 if number == 0:
                     after_first_group(galleries, seen)
     return written(sqlite_url(folder / "facedex.db"))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from facedex.indexer.enroller import Enroller
-    from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource
+    from facedex.indexer.jobs.bulk_item import BulkItem, BulkSource, Survey
     from facedex.indexer.store.records import JobRecord
     from facedex.indexer.store.store import Store
 
@@ -76,15 +76,13 @@ class BulkEnrolment:
         self._enroller = enroller
         self._workers = workers
 
-    def begin(self, gallery: str, source: BulkSource) -> JobRecord:
-        """The source's unfinished enrolment, or a new one.
+    def begin(self, gallery: str, survey: Survey) -> JobRecord:
+        """The unfinished enrolment of the source that was surveyed, or a new one.
 
         Raises:
             JobTaken: a process that lives is at it.
-            InvalidArgument: the source cannot be read.
 
         """
-        survey = source.survey()
         return resumed_or_begun(self._store, gallery, {"source": survey.digest, "items": survey.count})
 
     def run(self, job: JobRecord, source: BulkSource) -> Generator[list[BulkOutcome]]:
