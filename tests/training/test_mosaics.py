@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.training.lessons import check_bfloat16
 from torch import Tensor, nn
 
 from facedex.indexer.vision.findings import Findings
@@ -102,6 +103,15 @@ def test_a_share_of_a_batch_is_hard(one_face: LabelledPhotographs) -> None:
     for hard, parts in ((np.array([3, 5]), {"score"}), (None, {"score", "box", "landmarks"})):
         lesson = DetectorLesson(settings, one_face, workplace=Workplace.of("cpu", Precision.FULL), hard=hard)
         assert lesson.losses(chance, share_done=0.0).keys() == parts
+
+
+def test_bfloat16_says_the_same_of_a_batch_but_for_roundings(one_face: LabelledPhotographs) -> None:
+    settings = DetectorSettings(batch=4, mosaics=unweathered(faceless_share=0.0, whole_share=1.0))
+    full, mixed = (
+        DetectorLesson(settings, one_face, workplace=Workplace.of("cpu", precision))
+        for precision in (Precision.FULL, Precision.BFLOAT16)
+    )
+    check_bfloat16(full, mixed)
 
 
 def replace_faces(photographs: LabelledPhotographs, corners: NDArray[np.float32]) -> LabelledPhotographs:

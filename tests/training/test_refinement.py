@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tests.training.lessons import check_bfloat16
 from tests.training.test_training import added
 from typer.testing import CliRunner
 
@@ -118,6 +119,14 @@ def test_a_second_look_is_learnt() -> None:
         optimiser.step()
         totals.append(total.item())
     assert np.mean(totals[-5:]) < 0.4 * np.mean(totals[:5])
+
+
+def test_bfloat16_says_the_same_of_a_batch_but_for_roundings() -> None:
+    full, mixed = (
+        RefinerLesson(RefinerSettings(batch=32), made_looks(), workplace=Workplace.of("cpu", precision))
+        for precision in (Precision.FULL, Precision.BFLOAT16)
+    )
+    check_bfloat16(full, mixed)
 
 
 def test_the_outputs_are_pixels_and_a_probability() -> None:

@@ -41,7 +41,9 @@ LearningRate = Annotated[float, typer.Option(help="The highest.")]
 Seed = Annotated[int, typer.Option(help="Another number gives another run.")]
 CheckpointEvery = Annotated[float, typer.Option(help="Seconds between checkpoints.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; else a GPU where there is one.")]
-InPrecision = Annotated[Precision, typer.Option(help="What the network computes in; auto is bfloat16 on a GPU.")]
+InPrecision = Annotated[
+    Precision, typer.Option(help="What the network computes in; auto is bfloat16 on a GPU, and on a CPU with AMX.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads on the CPU; else one a core.")]
 Licence = Annotated[str, typer.Option(help="Licence of the weights, for the manifest.")]
 CommercialUse = Annotated[
@@ -60,7 +62,9 @@ def workplace_of(device: str | None, precision: Precision, threads: int | None) 
     """Where to train; on the CPU with so many threads."""
     if threads is not None:
         torch.set_num_threads(threads)
-    return Workplace.of(device, precision)
+    workplace = Workplace.of(device, precision)
+    say(f"device: {workplace}")
+    return workplace
 
 
 def scan_of(detector: Path | None, builtin: str) -> Scan:

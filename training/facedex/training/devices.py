@@ -25,10 +25,14 @@ class Workplace:
 
     @staticmethod
     def of(device: str | None, precision: Precision) -> Workplace:
-        """A GPU where there is one. Mixed precision there only: on processors without AMX it is ten times slower."""
+        """A GPU where there is one. Mixed precision by itself where it is faster: without AMX, a CPU takes ten times as long."""
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        mixed = precision is Precision.BFLOAT16 or (precision is Precision.AUTO and chosen.type == "cuda")
+        is_fast = chosen.type == "cuda" or (chosen.type == "cpu" and _has_amx())
+        mixed = precision is Precision.BFLOAT16 or (precision is Precision.AUTO and is_fast)
         return Workplace(chosen, mixed)
+
+    def __str__(self) -> str:
+        return f"{self.device} in {'bfloat16' if self.is_mixed else '32 bits'}"
 
     def computing(self) -> torch.autocast:
         """Within it, networks compute as chosen."""
@@ -36,3 +40,9 @@ class Workplace:
 
     def generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(seed)
+
+
+def _has_amx() -> bool:
+    """Whether the processor multiplies matrices of bfloat16; a torch that does not tell counts as no."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16"))

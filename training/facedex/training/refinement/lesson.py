@@ -82,8 +82,9 @@ class RefinerLesson:
             ]
         )
         views = self._views(rows, chance)
+        pictures = prepared(self._augment.weathered(views.pixels, chance))
         with self._workplace.computing():
-            values = self.student(prepared(self._augment.weathered(views.pixels, chance)))
+            values = self.student(pictures)
         values = values.float()
         landmarks = values[:faces, :POINTS].reshape(-1, 5, 2)
         errors = (landmarks - views.landmarks[:faces]) / views.sides[:faces, None, None]
