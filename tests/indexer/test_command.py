@@ -110,6 +110,7 @@ def test_a_new_gallery_can_be_rehearsed_and_is_not_made(folder: Path) -> None:
     done = facedex_index(
         "--data", str(folder / "data"), "enrol", str(people), "--gallery", "staff", "--dry-run", "--json"
     )
+    assert "gallery staff would be created" in done.stderr
     told = json.loads(done.stdout)
     assert (told["job"], told["items"], told["enrolled"], len(told["refusals"])) == (None, 4, 1, 3)
     assert facedex_index("--data", str(folder / "data"), "jobs", "list", "--json").stdout.strip() == "[]"

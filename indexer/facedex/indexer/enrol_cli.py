@@ -113,7 +113,7 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
             dump=DumpOptions(collection, calculator),
         )
         survey = chosen.survey()  # a source that cannot be read leaves no new gallery
-        people = _gallery_or_new(galleries, gallery)
+        people = _gallery_or_new(galleries, gallery, dry_run=dry_run)
         looking = Engine(engine, ray_address, context.obj.device)
         with sight(looking, galleries, galleries.eyes(people)) as seen:
             bulk = BulkEnrolment(galleries.store, Enroller(people, seen.eyes), workers=seen.callers)
@@ -153,12 +153,12 @@ def _galleries_with(name: str, place: HasGalleries, *, dry_run: bool) -> Generat
         yield galleries
 
 
-def _gallery_or_new(galleries: Galleries, name: str) -> Gallery:
+def _gallery_or_new(galleries: Galleries, name: str, *, dry_run: bool) -> Gallery:
     try:
         return galleries.get(name)
     except GalleryNotFound:
         galleries.create(name, GalleryPolicy())
-        say(f"created gallery {name}")
+        say(f"gallery {name} would be created" if dry_run else f"created gallery {name}")
         return galleries.get(name)
 
 
