@@ -60,10 +60,15 @@ def requests(count: int) -> Iterator[EnrolRequest]:
     return (EnrolRequest(request_id=f"{number}", identity=Identity(id=f"{number}")) for number in range(count))
 
 
+def never() -> None:
+    """No test takes so long that a line is idle, unless it means to."""
+    raise AssertionError
+
+
 def outcomes(line: EnrolLine, sent: Iterator[EnrolRequest]) -> list[str]:
     return [
         type(each.outcome).__name__ if isinstance(each.outcome, Exception) else each.outcome.identity_id
-        for each in line.answers(sent)
+        for each in line.answers(sent, while_idle=never)
     ]
 
 
@@ -92,7 +97,7 @@ def test_a_request_that_is_alone_does_not_wait_for_others(book: Book, pool: Thre
             yield request
             assert answered.acquire(timeout=20)
 
-    for _ in line.answers(one_by_one()):
+    for _ in line.answers(one_by_one(), while_idle=never):
         answered.release()
     assert book.groups == [["0"], ["1"], ["2"]]
 
@@ -107,7 +112,7 @@ def test_no_more_is_read_ahead_than_the_line_has_room_for(book: Book, pool: Thre
             read.append(number)
             yield EnrolRequest(request_id=f"{number}", items=[enrolment_pb2.EnrolItem(image=bytes(size))])
 
-    answers = line.answers(endless())
+    answers = line.answers(endless(), while_idle=never)
     threading.Timer(0.5, book.opened.set).start()
     room = min(MAX_WAITING, enrol_stream.MAX_WAITING_BYTES // size)
     before = next(answers)
@@ -136,7 +141,7 @@ def test_what_was_read_before_a_failure_is_answered_first(book: Book, pool: Thre
         yield from requests(2)
         raise ConnectionError
 
-    answers = line.answers(breaking())
+    answers = line.answers(breaking(), while_idle=never)
     assert [next(answers).request_id, next(answers).request_id] == ["0", "1"]
     with pytest.raises(ConnectionError):
         next(answers)
@@ -145,12 +150,51 @@ def test_what_was_read_before_a_failure_is_answered_first(book: Book, pool: Thre
 def test_a_line_whose_caller_is_gone_looks_at_nothing_further(book: Book, pool: ThreadPoolExecutor) -> None:
     line = EnrolLine(book.look, pool)
     threads = threading.active_count()
-    answers = line.answers(requests(500))
+    answers = line.answers(requests(500), while_idle=never)
     threading.Timer(0.2, book.opened.set).start()
     next(answers)
     answers.close()  # type: ignore[attr-defined]
     wait_until(lambda: threading.active_count() <= threads + 4)
     assert len(book.looked) < 500
+
+
+def test_an_idle_line_is_told_so_again_and_again(
+    book: Book, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrol_stream, "IDLE_SECONDS", 0.05)
+    book.opened.set()
+    told: list[int] = []
+    enough = threading.Event()
+
+    def idle() -> None:
+        told.append(len(book.groups))
+        if len(told) >= 3:
+            enough.set()
+
+    def pausing() -> Iterator[EnrolRequest]:
+        first, second = requests(2)
+        yield first
+        assert enough.wait(20)
+        yield second
+
+    answers = EnrolLine(book.look, pool).answers(pausing(), while_idle=idle)
+    assert [each.request_id for each in answers] == ["0", "1"]
+    assert told[-1] == 1
+
+
+def test_whoever_is_told_of_idleness_can_end_the_line(
+    book: Book, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrol_stream, "IDLE_SECONDS", 0.05)
+    silence = threading.Event()
+
+    def silent() -> Iterator[EnrolRequest]:
+        silence.wait(20)
+        yield from requests(1)
+
+    with pytest.raises(AssertionError):
+        next(EnrolLine(book.look, pool).answers(silent(), while_idle=never))
+    silence.set()
 
 
 def test_a_request_id_that_comes_twice_in_a_stream_is_refused_alone(

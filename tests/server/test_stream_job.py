@@ -91,6 +91,21 @@ def test_a_long_stream_tells_how_far_it_is_and_what_was_refused(store: Store) ->
     assert findings == [(1, True, "no_face"), (2, True, "request_id_reused"), (4, True, "no_face")]
 
 
+def test_an_idle_stream_shows_that_it_lives_and_learns_that_it_is_cancelled(store: Store) -> None:
+    stream = Stream(store)
+    stream.job.idle()
+    assert store.jobs() == []  # nobody was enrolled yet
+    stream.job.note(GOOD)
+    stream.job.idle()
+    first = stream.row()
+    assert (first.state, first.position) == (JobState.RUNNING, 1)
+    stream.job.idle()
+    assert stream.row().heartbeat_at > first.heartbeat_at
+    store.cancel_job(first.id)
+    with pytest.raises(JobTaken):
+        stream.job.idle()
+
+
 def test_a_stream_that_breaks_off_is_noted_as_failed(store: Store) -> None:
     stream = Stream(store)
     stream.note(GOOD)

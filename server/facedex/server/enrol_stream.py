@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from facedex.indexer.enroller import MAX_GROUP, Submission
+from facedex.indexer.jobs.runner import SILENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # What one stream may have waiting for its answers, so that it does not take the memory of the others.
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 64 * 2**20
+# How long a caller may send nothing until that is noted: a third of the time after which a job counts as abandoned.
+IDLE_SECONDS = SILENCE.total_seconds() / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +72,16 @@ class EnrolLine:
         """Whether something that was read has no answer yet."""
         return bool(self._waiting) or self._taken > 0
 
-    def answers(self, requests: Iterator[EnrolRequest]) -> Iterator[Answer]:
-        """One answer for each request. Raises what reading them raised, once those before are answered."""
+    def answers(self, requests: Iterator[EnrolRequest], *, while_idle: Callable[[], None]) -> Iterator[Answer]:
+        """One answer for each request; `while_idle` is called now and then while none comes.
+
+        Raises what reading them raised, once those before are answered, and what `while_idle` raises.
+        """
         threading.Thread(
             target=self._call.copy().run, args=(self._read, requests), name="enrol-stream", daemon=True
         ).start()
         try:
-            while group := self._ready():
+            while group := self._ready(while_idle):
                 for answer in _enrolled(group):
                     yield answer
                     self._taken -= 1
@@ -120,10 +126,11 @@ class EnrolLine:
 
     # The thread that answers
 
-    def _ready(self) -> list[_Waiting]:
+    def _ready(self, while_idle: Callable[[], None]) -> list[_Waiting]:
         """The oldest request and those behind it, as far as they are ready; none at the end."""
+        while not self._has_news():
+            while_idle()
         with self._changed:
-            self._changed.wait_for(lambda: self._is_ended or self._waiting)
             if not self._waiting:
                 return []
             oldest = self._waiting[0]
@@ -136,6 +143,11 @@ class EnrolLine:
             self._weight -= sum(each.weight for each in group)
             self._changed.notify_all()
         return group
+
+    def _has_news(self) -> bool:
+        """Waits a while for a request or the end."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_ended or bool(self._waiting), IDLE_SECONDS)
 
     def _close(self) -> None:
         with self._changed:

@@ -83,7 +83,8 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
         checkpoint = checkpoint_of(context)
         line = EnrolLine(lambda request: self._looked_at(request, checkpoint), self._lookers)
         with stream_job(self._galleries.store) as job, self._patience.while_busy(context, line.is_busy):
-            for answer in line.answers(job.watched(request.enrol for request in request_iterator)):
+            requests = job.watched(request.enrol for request in request_iterator)
+            for answer in line.answers(requests, while_idle=job.idle):
                 job.note(answer)
                 yield self._streamed(answer)
 

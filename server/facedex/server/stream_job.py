@@ -59,6 +59,11 @@ class StreamJob:
         if self._clock() - self._written_at >= HEARTBEAT_SECONDS:
             self._write()
 
+    def idle(self) -> None:
+        """Shows that the stream goes on, though nothing comes. Raises JobTaken where somebody cancelled the job."""
+        if self._position:
+            self._write()
+
     def end(self, state: JobState, *, error: str = "") -> None:
         """Says what became of the stream, if it has a row."""
         if self._job is None:
