@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
-from tests.server.faces import photograph
 from typer.testing import CliRunner
 
 from facedex.indexer.cli import app
@@ -104,11 +104,11 @@ def test_a_number_beyond_all_use_is_wrong_usage(tmp_path: Path, command: str) ->
     assert facedex_index("--data", str(tmp_path), *command.split()).exit_code == 2
 
 
-def test_a_new_gallery_can_be_rehearsed_and_is_not_made(folder: Path) -> None:
-    people = folder / "people"
-    (people / "eve" / "2.jpg").write_bytes(photograph(1))
+def test_a_new_gallery_can_be_rehearsed_and_is_not_made(folder: Path, people: Path) -> None:
+    source = folder / "people"
+    shutil.copy(people / "person_001" / "1.jpg", source / "eve" / "2.jpg")
     done = facedex_index(
-        "--data", str(folder / "data"), "enrol", str(people), "--gallery", "staff", "--dry-run", "--json"
+        "--data", str(folder / "data"), "enrol", str(source), "--gallery", "staff", "--dry-run", "--json"
     )
     assert "gallery staff would be created" in done.stderr
     told = json.loads(done.stdout)

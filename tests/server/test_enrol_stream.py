@@ -182,6 +182,19 @@ def test_an_idle_line_is_told_so_again_and_again(
     assert told[-1] == 1
 
 
+def test_a_line_that_looks_at_something_for_long_is_idle_too(
+    book: Book, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrol_stream, "IDLE_SECONDS", 0.05)
+
+    def idle() -> None:
+        if book.looked:
+            book.opened.set()
+
+    answers = EnrolLine(book.look, pool).answers(requests(1), while_idle=idle)
+    assert [each.outcome for each in answers] == [Enrolment("0")]
+
+
 def test_whoever_is_told_of_idleness_can_end_the_line(
     book: Book, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

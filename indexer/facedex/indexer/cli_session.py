@@ -133,9 +133,7 @@ def opened_anew(place: HasGalleries) -> Generator[Store]:
 @contextmanager
 def opened(place: HasGalleries) -> Generator[Galleries]:
     """The galleries of a data folder, which is made where there is none."""
-    devices = chosen_devices(place.device, TorchHardware())
-    if place.device is DeviceChoice.AUTO:
-        say(f"device: {devices}")
+    devices = _devices(place)
     with opened_anew(place) as store:
         yield _assembled(place, store, place.data, devices, milvus=place.milvus)
 
@@ -143,11 +141,19 @@ def opened(place: HasGalleries) -> Generator[Galleries]:
 @contextmanager
 def opened_for_a_rehearsal(place: HasGalleries) -> Generator[Galleries]:
     """No galleries at all, with the models of a data folder; those that are made are forgotten."""
+    devices = _devices(place)
     with (
         TemporaryDirectory(prefix="facedex-") as folder,
         closing(Store.open(sqlite_url(Path(folder) / "facedex.db"))) as store,
     ):
-        yield _assembled(place, store, Path(folder), chosen_devices(place.device, TorchHardware()))
+        yield _assembled(place, store, Path(folder), devices)
+
+
+def _devices(place: HasGalleries) -> Devices:
+    devices = chosen_devices(place.device, TorchHardware())
+    if place.device is DeviceChoice.AUTO:
+        say(f"device: {devices}")
+    return devices
 
 
 def _assembled(

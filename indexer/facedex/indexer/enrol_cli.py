@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +23,7 @@ from facedex.indexer.cli_session import (
     dealt_with,
     good_order,
     opened,
+    opened_anew,
     opened_for_a_rehearsal,
     say,
 )
@@ -40,6 +41,7 @@ from facedex.indexer.vision.decode import ImageLimits
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from facedex.indexer.cli_session import HasGalleries
     from facedex.indexer.galleries import Galleries
@@ -142,15 +144,14 @@ class Summary:
         return self.job is None
 
 
-@contextmanager
-def _galleries_with(name: str, place: HasGalleries, *, dry_run: bool) -> Generator[Galleries]:
+def _galleries_with(name: str, place: HasGalleries, *, dry_run: bool) -> AbstractContextManager[Galleries]:
     """Those in which the gallery is or may be made; a new one is rehearsed among galleries that are forgotten afterwards."""
-    with opened(place) as galleries:
-        if not dry_run or name in galleries.store.revisions():
-            yield galleries
-            return
-    with opened_for_a_rehearsal(place) as galleries:
-        yield galleries
+    return opened_for_a_rehearsal(place) if dry_run and _is_new(name, place) else opened(place)
+
+
+def _is_new(name: str, place: HasGalleries) -> bool:
+    with opened_anew(place) as store:
+        return name not in store.revisions()
 
 
 def _gallery_or_new(galleries: Galleries, name: str, *, dry_run: bool) -> Gallery:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 # What one stream may have waiting for its answers, so that it does not take the memory of the others.
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 64 * 2**20
-# How long a caller may send nothing until that is noted: a third of the time after which a job counts as abandoned.
+# How long a stream may have no answer to give until that is noted: a third of the time after which a job counts as abandoned.
 IDLE_SECONDS = SILENCE.total_seconds() / 3
 
 
@@ -73,7 +74,7 @@ class EnrolLine:
         return bool(self._waiting) or self._taken > 0
 
     def answers(self, requests: Iterator[EnrolRequest], *, while_idle: Callable[[], None]) -> Iterator[Answer]:
-        """One answer for each request; `while_idle` is called now and then while none comes.
+        """One answer for each request; `while_idle` is called now and then while there is none to give.
 
         Raises what reading them raised, once those before are answered, and what `while_idle` raises.
         """
@@ -134,7 +135,8 @@ class EnrolLine:
             if not self._waiting:
                 return []
             oldest = self._waiting[0]
-        oldest.looked.exception()  # waits
+        while not wait([oldest.looked], IDLE_SECONDS).done:
+            while_idle()
         with self._changed:
             group: list[_Waiting] = []
             while self._waiting and len(group) < MAX_GROUP and self._waiting[0].looked.done():

@@ -60,7 +60,7 @@ class StreamJob:
             self._write()
 
     def idle(self) -> None:
-        """Shows that the stream goes on, though nothing comes. Raises JobTaken where somebody cancelled the job."""
+        """Shows that the stream goes on, though nothing is answered. Raises JobTaken where somebody cancelled the job."""
         if self._position:
             self._write()
 
