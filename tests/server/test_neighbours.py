@@ -123,6 +123,7 @@ def test_a_caller_is_told_of_a_lost_database_without_its_address(
     running = start_server("--database", url.render_as_string(hide_password=False))
     with Wire(running.address) as wire:
         create(wire, "staff")
+        wire.enrolment.Enrol(enrol_request("staff", "ada", photograph(1)))  # so that there is a row to read
         with create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT").connect() as connection:
             connection.execute(text(f"DROP DATABASE {url.database} WITH (FORCE)"))
         refused = refusal(lambda: wire.identification.Identify(identify_request("staff", photograph(1))))
