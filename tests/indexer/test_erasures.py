@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from tests.indexer.erasure_site import HORIZON, ErasureSite, made_template
 
 from facedex.indexer.erasure_check import checked_erasure
 from facedex.indexer.errors import IdentityNotFound, ReceiptInvalid
 from facedex.indexer.failpoints import Step
 from facedex.indexer.identification import Query
+from facedex.indexer.store import parameters
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.receipts import Signer, canonical, verified
 from facedex.indexer.store.store import Store
@@ -202,6 +204,55 @@ def erase_each_way(site: ErasureSite) -> None:
     site.gallery.delete_template(site.store.identity(site.gallery.record, "two faces").templates[0].id)
     site.clock.advance(minutes=10)
     site.galleries.erase_expired()
+
+
+def test_a_clean_up_that_fails_is_done_again_before_an_erasure_counts_as_complete(
+    site: ErasureSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("erased", "stays"):
+        site.enrol(name)
+    site.settle()
+    site.gallery.delete_identity("erased")
+    site.settle()
+    site.clock.advance(seconds=HORIZON.total_seconds() / 2)
+    write, failures = site.galleries._indexes.write, iter([OSError("No space left on device")])
+    written: list[None] = []
+
+    def write_snapshot(*arguments: Any) -> None:
+        for failure in failures:
+            raise failure
+        written.append(write(*arguments))
+
+    monkeypatch.setattr(site.galleries._indexes, "write", write_snapshot)
+    with pytest.raises(OSError, match="No space"):
+        site.settle()
+    assert site.store.erasures.page()[0].purged_at is None
+    site.settle()
+    assert written
+    assert site.store.erasures.page()[0].purged_at is not None
+
+
+def test_any_number_of_erasures_is_noted_with_few_values_a_statement(
+    sqlite_site: ErasureSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parameters, "MAX_PARAMETERS", 5)
+    site, backup = sqlite_site, None
+    for number in range(12):
+        site.enrol(f"p{number}")
+    backup = backed_up(site)
+    counts: list[int] = []
+    for engine in (site.store._engine, site.journal._engine):
+        event.listen(engine, "before_cursor_execute", lambda *said: counts.append(len(said[3])))
+    for number in range(12):
+        site.gallery.delete_identity(f"p{number}")
+    counts.clear()
+    site.pass_horizon()
+    assert all(each.purged_at is not None for each in site.store.erasures.page())
+    assert 6 in counts  # five erasures, and when
+    assert max(counts) < 12
+    restored = restore(site, backup)
+    assert not any(finds(restored, f"p{number}") for number in range(12))
+    restored.close()
 
 
 def enrol_all(site: ErasureSite) -> None:

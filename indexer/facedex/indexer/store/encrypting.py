@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, update
 
-from facedex.indexer.store.identity_rows import MAX_PARAMETERS
+from facedex.indexer.store.parameters import in_parts
 from facedex.indexer.store.schema import identity, successor_vector, template
 from facedex.indexer.store.sealing import VECTOR, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from facedex.indexer.store.sealing import Sealer
 
@@ -60,7 +60,7 @@ def select_named(connection: Connection, key_ids: Iterable[str]) -> set[str]:
     named = select(identity.c.key_id)
     return {
         key_id
-        for part in _parts(key_ids)
+        for part in in_parts(sorted(key_ids))
         for key_id in connection.execute(named.where(identity.c.key_id.in_(part))).scalars()
     }
 
@@ -78,7 +78,7 @@ def count_sealed(connection: Connection, key_ids: Iterable[str] | None = None) -
     """How much is under these keys; None: under any."""
     if key_ids is None:
         return _counted(connection, identity.c.key_id != "")
-    parts = list(_parts(key_ids))
+    parts = list(in_parts(sorted(key_ids)))
     counts = [_counted(connection, identity.c.key_id.in_(part)) for part in parts]
     return SealedRows(
         sum(each.identities for each in counts),
@@ -98,12 +98,6 @@ def _counted(connection: Connection, which: ColumnElement[bool]) -> SealedRows:
         vectors=count(select(func.count()).select_from(faces)) + count(select(func.count()).select_from(successors)),
         crops=count(select(func.count(template.c.crop)).select_from(faces)),
     )
-
-
-def _parts(key_ids: Iterable[str]) -> Iterator[list[str]]:
-    wanted = sorted(key_ids)
-    for start in range(0, len(wanted), MAX_PARAMETERS):
-        yield wanted[start : start + MAX_PARAMETERS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, func, insert, or_, select, update
 
+from facedex.indexer.store.parameters import in_parts
 from facedex.indexer.store.records import as_utc
 from facedex.indexer.store.schema import erasure
 from facedex.indexer.store.tombstones import ErasureRecord, Tombstone
@@ -88,8 +89,8 @@ def update_receipt(connection: Connection, erasure_id: str, receipt: str) -> Non
 
 
 def update_purged(connection: Connection, erasure_ids: Iterable[str], *, now: datetime) -> None:
-    where = erasure.c.erasure_id.in_(list(erasure_ids))
-    connection.execute(update(erasure).where(where).values(purged_at=now))
+    for part in in_parts(erasure_ids):
+        connection.execute(update(erasure).where(erasure.c.erasure_id.in_(part)).values(purged_at=now))
 
 
 def _tombstones(connection: Connection, where: ColumnElement[bool]) -> list[Tombstone]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     update,
 )
 
+from facedex.indexer.store.parameters import in_parts
 from facedex.indexer.store.records import (
     AttributeFilter,
     IdentityRecord,
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 VECTOR_DTYPE = np.dtype("<f2")
 
 
-# SQLite takes 32 766 parameters in a statement, PostgreSQL 65 535.
-MAX_PARAMETERS = 10_000
 SEALS = select(template.c.id.label("number"), template.c.seal).where(
     template.c.id.in_(bindparam("numbers", expanding=True)), template.c.model_digest == bindparam("model")
 )
@@ -144,8 +143,7 @@ def select_ids_of(connection: Connection, gallery_id: int, external_ids: Iterabl
 
 def select_by_template(connection: Connection, template_ids: Iterable[int]) -> dict[int, IdentityRecord]:
     """Template → its identity, without the list of templates. Erased ones are missing."""
-    wanted = list(template_ids)
-    parts = [wanted[start : start + MAX_PARAMETERS] for start in range(0, len(wanted), MAX_PARAMETERS)]
+    parts = in_parts(template_ids)
     rows = (row for part in parts for row in connection.execute(BY_TEMPLATE, {"template_ids": part}))
     return {row.template_id: _identity(row) for row in rows}
 
@@ -153,11 +151,12 @@ def select_by_template(connection: Connection, template_ids: Iterable[int]) -> d
 def select_seals(connection: Connection, template_ids: Sequence[int], model_digest: str) -> dict[int, bytes]:
     """Template → the seal on its vector by a model, be it the gallery's or that to which it changes. Erased ones are missing."""
     seals: dict[int, bytes] = {}
-    for start in range(0, len(template_ids), MAX_PARAMETERS):
-        wanted = {"numbers": template_ids[start : start + MAX_PARAMETERS], "model": model_digest}
-        seals |= {row.number: row.seal for row in connection.execute(SEALS, wanted)}
-        if len(seals) < start + len(wanted["numbers"]):
-            seals |= {row.number: row.seal for row in connection.execute(SUCCESSOR_SEALS, wanted)}
+    for numbers in in_parts(template_ids):
+        wanted = {"numbers": numbers, "model": model_digest}
+        found = {row.number: row.seal for row in connection.execute(SEALS, wanted)}
+        if len(found) < len(numbers):
+            found |= {row.number: row.seal for row in connection.execute(SUCCESSOR_SEALS, wanted)}
+        seals |= found
     return seals
 
 

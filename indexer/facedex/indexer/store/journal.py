@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import JSON, Column, Index, MetaData, String, Table, insert, select
 
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
+from facedex.indexer.store.parameters import in_parts
 from facedex.indexer.store.tombstones import Tombstone
 
 if TYPE_CHECKING:
@@ -56,16 +57,20 @@ class Journal:
 
     def tombstones(self, erasure_ids: Iterable[str]) -> list[Tombstone]:
         """In the order in which they were erased."""
+        found: list[Tombstone] = []
         with named_errors(), self._engine.connect() as connection:
-            where = tombstones.c.erasure_id.in_(list(erasure_ids))
-            documents = connection.execute(select(tombstones.c.document).where(where)).scalars()
-            found = [Tombstone.from_json(each) for each in documents]
+            for part in in_parts(erasure_ids):
+                wanted = select(tombstones.c.document).where(tombstones.c.erasure_id.in_(part))
+                found += [Tombstone.from_json(each) for each in connection.execute(wanted).scalars()]
         return sorted(found, key=lambda each: (each.erased_at, each.revision))
 
 
 def _known(connection: Connection, erasure_ids: list[str]) -> set[str]:
-    where = tombstones.c.erasure_id.in_(erasure_ids)
-    return set(connection.execute(select(tombstones.c.erasure_id).where(where)).scalars())
+    known: set[str] = set()
+    for part in in_parts(erasure_ids):
+        where = tombstones.c.erasure_id.in_(part)
+        known.update(connection.execute(select(tombstones.c.erasure_id).where(where)).scalars())
+    return known
 
 
 def _row(each: Tombstone) -> dict[str, object]:

@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from facedex.indexer.store import transform_rows
 from facedex.indexer.store.engine import WRITE_OPTION, named_errors, open_with_tables
+from facedex.indexer.store.parameters import in_parts
 from facedex.indexer.store.prepared import Prepared
 from facedex.indexer.store.purging import checkpoint
 from facedex.indexer.store.transform_rows import KeyPlace, TransformRecord, metadata, transformed_keys
@@ -79,7 +80,6 @@ KEYS = (
 NEW_KEYS = Prepared(
     insert(data_keys).values({each: bindparam(each) for each in ("key_id", "key", "store_id", "created_at")})
 )
-MAX_PARAMETERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +313,4 @@ def _predecessors(connection: Connection, key_ids: Iterable[str]) -> set[str]:
 
 
 def _parts(key_ids: Iterable[str]) -> Iterator[list[str]]:
-    wanted = sorted(set(key_ids))
-    for start in range(0, len(wanted), MAX_PARAMETERS):
-        yield wanted[start : start + MAX_PARAMETERS]
+    return in_parts(sorted(set(key_ids)))

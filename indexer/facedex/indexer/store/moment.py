@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from facedex.indexer.errors import GalleryNotFound, SealBroken
 from facedex.indexer.store import gallery_rows
-from facedex.indexer.store.identity_rows import MAX_PARAMETERS
+from facedex.indexer.store.parameters import MAX_PARAMETERS
 from facedex.indexer.store.schema import OWNED, change, gallery, identity, template
 from facedex.indexer.store.sealing import VECTOR, Place
 

@@ -9,14 +9,15 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, ins
 from sqlalchemy.exc import IntegrityError
 
 from facedex.indexer.errors import SuccessionExists
-from facedex.indexer.store.identity_rows import MAX_PARAMETERS, decode_vector, encode_vector
+from facedex.indexer.store.identity_rows import decode_vector, encode_vector
 from facedex.indexer.store.model_rows import model_of
+from facedex.indexer.store.parameters import in_parts
 from facedex.indexer.store.records import SealedTemplate, Succession, as_utc
 from facedex.indexer.store.schema import identity, model, succession, successor_vector, template
 from facedex.indexer.store.sealing import CROP, VECTOR, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from datetime import datetime
 
     import numpy as np
@@ -171,7 +172,7 @@ def _of_identity(number: ColumnElement[int]) -> Select[Any]:
 def select_templates_of(connection: Connection, identity_ids: Iterable[int]) -> dict[int, list[int]]:
     """Identity → its templates."""
     templates: dict[int, list[int]] = {}
-    for part in _parts(sorted(identity_ids)):
+    for part in in_parts(sorted(identity_ids)):
         statement = select(template.c.identity_id, template.c.id).where(template.c.identity_id.in_(part))
         for row in connection.execute(statement):
             templates.setdefault(row.identity_id, []).append(row.id)
@@ -182,14 +183,10 @@ def select_embedded(connection: Connection, identity_ids: Iterable[int]) -> set[
     """Those of these identities who have a vector of the new model."""
     both = template.join(successor_vector, successor_vector.c.template_id == template.c.id)
     found: set[int] = set()
-    for part in _parts(sorted(identity_ids)):
+    for part in in_parts(sorted(identity_ids)):
         statement = select(template.c.identity_id).select_from(both).where(template.c.identity_id.in_(part)).distinct()
         found.update(connection.execute(statement).scalars())
     return found
-
-
-def _parts(numbers: Sequence[int]) -> list[Sequence[int]]:
-    return [numbers[start : start + MAX_PARAMETERS] for start in range(0, len(numbers), MAX_PARAMETERS)]
 
 
 def select_successors_of(
