@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 from tests.indexer.conftest import House
 from tests.indexer.doubles import MODEL, Person, person_vector, photograph
 
 from facedex.indexer.enrolment import Enrol, VectorItem
-from facedex.indexer.errors import IdentityNotFound, InvalidArgument
+from facedex.indexer.errors import GalleryNotFound, IdentityNotFound, InvalidArgument, StoreUnavailable
 from facedex.indexer.identification import (
     Decision,
     DecisionReason,
@@ -21,7 +22,8 @@ from facedex.indexer.identification import (
     decide,
 )
 from facedex.indexer.policy import DecisionPolicy, GalleryPolicy, policy_from_json, policy_to_json
-from facedex.indexer.store.records import AttributeFilter, IdentityDetails
+from facedex.indexer.store.records import AttributeFilter, GalleryRecord, IdentityDetails
+from facedex.indexer.store.schema import template
 
 ADA, BOB, EVE, STRANGER = Person(1), Person(2), Person(3), Person(99)
 
@@ -148,6 +150,47 @@ def test_what_another_process_erased_is_not_returned_even_before_this_one_hears_
     house.gallery.delete_identity("ada")
     assert other.revision < house.gallery.revision
     assert names(other.identify(person_vector(ADA)[None], Query(limit=1)).faces[0]) == ["twin"]
+
+
+def test_whom_the_database_lost_without_a_word_is_not_returned_and_holds_nobody_up(house: House) -> None:
+    lost = enrol(house, "ada", ADA)
+    enrol(house, "twin", Person(1, away=0.1))
+    with house.store._engine.begin() as connection:
+        connection.execute(delete(template).where(template.c.id == lost))
+    assert names(identify(house, ADA, limit=1)) == ["twin"]
+    assert house.gallery.template_count == 1
+    enrol(house, "bob", BOB)
+    assert names(identify(house, BOB)) == ["bob"]
+
+
+def test_a_gallery_that_is_deleted_meanwhile_is_not_found(house: House) -> None:
+    enrol(house, "ada", ADA)
+    house.store.delete_gallery("staff")
+    with pytest.raises(GalleryNotFound):
+        identify(house, ADA)
+    with pytest.raises(GalleryNotFound):
+        enrol(house, "ada again", ADA)
+    house.store.create_gallery("staff", model=MODEL, policy=policy_to_json(GalleryPolicy()))
+    with pytest.raises(GalleryNotFound):  # not the one of the same name either
+        identify(house, ADA)
+
+
+def test_what_the_store_failed_at_is_taken_over_the_next_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    enrol(house, "ada", ADA)
+    failures = iter([StoreUnavailable("away")])
+    read = house.store.gallery
+
+    def gallery(name: str) -> GalleryRecord:
+        for failure in failures:
+            raise failure
+        return read(name)
+
+    monkeypatch.setattr(house.store, "gallery", gallery)
+    with pytest.raises(StoreUnavailable):
+        house.set_policy(GalleryPolicy(decision=DecisionPolicy(cosine=0.9)))
+    assert house.gallery.operating_point().threshold == MODEL.default_threshold
+    house.gallery.catch_up()
+    assert house.gallery.operating_point().threshold == 0.9
 
 
 def test_an_erased_template_is_never_returned_again(house: House) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from facedex.indexer.policy import DecisionPolicy, GalleryPolicy, policy_to_json
 from facedex.indexer.rebuilds import Rebuilds
 from facedex.indexer.search.fast import FastIndex, FastSettings
 from facedex.indexer.search.gallery_index import GalleryIndex
+from facedex.indexer.search.template_index import Hit
 from facedex.indexer.store.engine import sqlite_url
 from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import GalleryRecord, IdentityDetails, ModelRecord, NewEnrolment, NewTemplate
@@ -153,14 +155,32 @@ def test_a_rebuild_takes_the_threshold_that_is_in_force_now(hall: Hall) -> None:
     assert (plan.bits_per_component, plan.operating_score) == (1.0, 0.25)
 
 
+def test_a_search_that_began_before_an_index_was_swapped_ends_in_the_new_one(hall: Hall) -> None:
+    rows = unit_vectors(20, seed=1, dimension=DIMENSION)
+    hall.fill(rows)
+    old = hall.gallery._searchable.index
+    search = old.search
+
+    def swapped_meanwhile(*arguments: Any, **options: Any) -> list[tuple[Hit, ...]]:
+        found = search(*arguments, **options)
+        if hall.gallery._index is old:
+            hall.gallery.request_rebuild()
+            hall.gallery.delete_identity("p5")  # the old index is not told any more
+        return found
+
+    old.search = swapped_meanwhile  # type: ignore[method-assign]
+    assert hall.found(rows[5]) == []
+    assert hall.found(rows[6]) == ["p6"]
+
+
 def test_changes_go_on_while_an_index_is_built_and_none_is_lost(hall: Hall) -> None:
     rows = unit_vectors(360, seed=1, dimension=DIMENSION)
     hall.fill(rows[:300])
     is_building, may_go_on = threading.Event(), threading.Event()
     replay = hall.gallery._replay
 
-    def slow_replay(index: GalleryIndex, *, after: int) -> int:
-        reached = replay(index, after=after)
+    def slow_replay(index: GalleryIndex, model: ModelRecord, *, after: int, until: int) -> int:
+        reached = replay(index, model, after=after, until=until)
         is_building.set()
         assert may_go_on.wait(WAIT_SECONDS)
         return reached

@@ -13,7 +13,7 @@ from tests.indexer.doubles import DIMENSION, MODEL, Person, person_vector
 from facedex.indexer.consistency.check import check_gallery
 from facedex.indexer.enroller import Submission
 from facedex.indexer.enrolment import Enrol, VectorItem
-from facedex.indexer.errors import ModelChanged, NoSuccession, SuccessionExists, SuccessionIncomplete
+from facedex.indexer.errors import ModelChanged, NoSuccession, StoreUnavailable, SuccessionExists, SuccessionIncomplete
 from facedex.indexer.gallery import ModelsChanged
 from facedex.indexer.identification import Decision, Query, SearchMode
 from facedex.indexer.jobs import changeover
@@ -23,6 +23,8 @@ from facedex.indexer.store.records import IdentityDetails, ModelRecord, NewEnrol
 from facedex.indexer.store.schema import successor_vector
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
     from tests.indexer.conftest import House
 
@@ -115,6 +117,29 @@ def test_everybody_is_found_by_the_model_that_knows_them(house: House, templates
     assert best(house.gallery, 1_000) is None
     left = set(house.store.successions.left_behind(house.gallery.record))
     assert left == {f"{number}" for number in set(templates.values()) - set(embedded.values())}
+
+
+def test_a_database_that_is_away_at_the_cut_over_only_postpones_it(
+    house: House, templates: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(house, dict(list(templates.items())[:55]))
+    assert changeover.measure_scale(house.gallery)
+    house.store.successions.put_in_force(house.gallery.record, digest="", certificate=None)
+    failures = iter([StoreUnavailable("away")])
+    read = house.store.successions.embedded
+
+    def embedded(identity_ids: Iterable[int]) -> set[int]:
+        for failure in failures:
+            raise failure
+        return read(identity_ids)
+
+    monkeypatch.setattr(house.store.successions, "embedded", embedded)
+    with pytest.raises(StoreUnavailable):
+        house.gallery.catch_up()
+    assert best(house.gallery, 3) == "3"  # by the old model
+    house.gallery.catch_up()
+    assert house.gallery.asks_both_models
+    assert [best(house.gallery, number) for number in (3, 58)] == ["3", "58"]
 
 
 def test_candidates_of_both_models_stand_in_one_list_in_descending_score(

@@ -13,7 +13,7 @@ from facedex.indexer.calibration.certificate import Certificate
 from facedex.indexer.calibration.errors import CertificateInvalid
 from facedex.indexer.comparison import agreement
 from facedex.indexer.drift import DriftReport, DriftWatch
-from facedex.indexer.errors import InvalidArgument, NoFace, SeveralFacesFound
+from facedex.indexer.errors import GalleryNotFound, InvalidArgument, ModelChanged, NoFace, SeveralFacesFound
 from facedex.indexer.failpoints import Step
 from facedex.indexer.identification import (
     Candidate,
@@ -149,7 +149,7 @@ class Gallery:
         self._indexes = indexes
         self._detector_digest = detector_digest
         self._successor: SuccessionIndexes | None = None
-        self._own_thresholds = self._loaded_own_thresholds()
+        self._own_thresholds = self._loaded_own_thresholds(record)
         self._thresholds = self._thresholds_in_force()
         self._watch: DriftWatch | None = None
         opened = indexes.opened(record)
@@ -217,22 +217,25 @@ class Gallery:
             if self._successor is not None:
                 self._successor.apply(batch)
             self._store.reached(Step.AFTER_APPLY)
+            self._follow_orders({each.op for each in batch}, revision=batch[-1].seq)
+            # Last: what the store failed at is applied again, which does no harm.
             self._revision = batch[-1].seq
-            ops = {each.op for each in batch}
-            if ChangeOp.MODEL in ops:
-                self._reload_model()
-            if ChangeOp.ERASE in ops:
-                self._erased_revision = self._revision
-                self._copies_since = self._copies_since or self._store.now()
-            if ChangeOp.POLICY in ops:
-                self._reload_policy()
-            if ChangeOp.REBUILD in ops and is_loaded:
+            if is_loaded and any(each.op is ChangeOp.REBUILD for each in batch):
                 self._rebuilds.ask()
         if (
             self._successor is None and self._record.succession is not None
         ):  # it was under way before this process began
-            self._successor = self._successor_indexes(self._record)
+            self._successor = self._successor_indexes(self._record, until=self._revision)
             self._searchable = self._published()
+
+    def _follow_orders(self, ops: set[ChangeOp], *, revision: int) -> None:
+        if ChangeOp.MODEL in ops:
+            self._reload_model(revision)
+        if ChangeOp.ERASE in ops:
+            self._erased_revision = revision
+            self._copies_since = self._copies_since or self._store.now()
+        if ChangeOp.POLICY in ops:
+            self._reload_policy()
 
     def _published(self) -> _Searchable:
         return _Searchable(self._record.model_in_force, self._index, self._successor, self._thresholds)
@@ -259,12 +262,12 @@ class Gallery:
         model = self._record.model
         index = self._indexes.empty(self._record)
         index.aim_at(self._lowest_score())
-        revision = self._replay(index, after=0)
+        revision = self._replay(index, model, after=0, until=self._revision)
         index.settle()
         # What changed meanwhile; the little that changes now has to wait for the swap.
-        revision = self._replay(index, after=revision)
+        revision = self._replay(index, model, after=revision, until=self._revision)
         with self._applying:
-            self._replay(index, after=revision)
+            self._replay(index, model, after=revision, until=self._revision)
             if index.holds_codes_of_erased:
                 self._copies_since = self._copies_since or self._store.now()
             if self._record.model != model:  # another index took its place meanwhile
@@ -274,12 +277,11 @@ class Gallery:
             self._searchable = self._published()
             self._store.reached(Step.AFTER_REBUILD_SWAP)
 
-    def _replay(self, index: GalleryIndex, *, after: int) -> int:
-        """Applies what the index in use has above `after` to another one, and returns how far that one is then."""
-        until = self._revision
+    def _replay(self, index: GalleryIndex, model: ModelRecord, *, after: int, until: int) -> int:
+        """Applies what the log has above `after` up to `until` to an index, and returns how far that one is then."""
         for batch in self._store.changes(self._record.id, after=after):
             due = [each for each in batch if each.seq <= until]
-            _apply(due, index, self._record.model)
+            _apply(due, index, model)
             after = due[-1].seq if due else after
             if len(due) < len(batch):
                 break
@@ -289,29 +291,31 @@ class Gallery:
         """Returns when the rebuilds that were asked for are done. Raises what they failed with, and what `checkpoint` raises."""
         self._rebuilds.settle(checkpoint=checkpoint)
 
-    def _reload_model(self) -> None:
-        """Takes over what the store says of models now, which may be more than the log has said so far."""
-        known, self._record = self._record, self._store.gallery(self._record.name)
-        if self._record.model != known.model:
-            self._change_index()
-        succession = self._record.succession
-        if succession is None:
-            self._successor = None
-        elif self._successor is None or not self._successor.is_of(succession):
-            self._successor = self._successor_indexes(self._record)
-        self._own_thresholds = self._loaded_own_thresholds()
+    def _reload_model(self, revision: int) -> None:
+        """Takes over what the store says of models now, which may be more than the log has said so far.
+
+        All of it or, where the store fails, nothing.
+        """
+        record = self._store.gallery(self._record.name)
+        index = self._index if record.model == self._record.model else self._changed_index(record, revision)
+        successor = self._successor
+        if successor is None or record.succession is None or not successor.is_of(record.succession):
+            successor = self._successor_indexes(record, until=revision)
+        own_thresholds = self._loaded_own_thresholds(record)
+        self._record, self._index, self._successor = record, index, successor
+        self._policy, self._own_thresholds = policy_from_json(record.policy), own_thresholds
         self._thresholds = self._thresholds_in_force()
         self._watch = None
         self._searchable = self._published()
 
-    def _change_index(self) -> None:
-        """The new model's index takes the place of the old one's."""
+    def _changed_index(self, record: GalleryRecord, revision: int) -> GalleryIndex:
+        """The new model's index, which takes the place of the old one's."""
         successor = self._successor
-        if successor is not None and successor.succession.model == self._record.model:
-            self._index = successor.new
-        else:
-            self._index = self._indexes.empty(self._record)
-            self._replay(self._index, after=0)
+        if successor is not None and successor.succession.model == record.model:
+            return successor.new
+        index = self._indexes.empty(record)
+        self._replay(index, record.model, after=0, until=revision)
+        return index
 
     def _lowest_score(self) -> float:
         """The lowest cosine of the index's model that bears on a decision."""
@@ -323,7 +327,7 @@ class Gallery:
         if self._successor is not None and self._successor.is_in_force:
             self._successor.new.aim_at(self.operating_point().lowest_score)
 
-    def _successor_indexes(self, record: GalleryRecord) -> SuccessionIndexes | None:
+    def _successor_indexes(self, record: GalleryRecord, *, until: int) -> SuccessionIndexes | None:
         """Built from the store, while what is there already answers."""
         succession = record.succession
         if succession is None:
@@ -332,7 +336,7 @@ class Gallery:
         new = known.new if known is not None and known.succession.model == succession.model else None
         successor = SuccessionIndexes(record, succession, store=self._store, indexes=self._indexes, new=new)
         for batch in self._store.changes(record.id, after=0):
-            successor.apply([each for each in batch if each.seq <= self._revision])
+            successor.apply([each for each in batch if each.seq <= until])
         return successor
 
     def needs_saving(self, *, least_changes: int) -> bool:
@@ -352,11 +356,16 @@ class Gallery:
     def forget_erased(self) -> None:
         """Takes out of index and snapshot what is left of the erased."""
         with self._applying:
-            self._copies_since = None
-        self._index.forget_erased()
-        if self._successor is not None:
-            self._successor.forget_erased()
-        self.save_snapshot()
+            since, self._copies_since = self._copies_since, None  # whatever is erased from now on is another time's
+        try:
+            self._index.forget_erased()
+            if self._successor is not None:
+                self._successor.forget_erased()
+            self.save_snapshot()
+        except BaseException:
+            with self._applying:
+                self._copies_since = since
+            raise
 
     def save_snapshot(self) -> None:
         """Writes the index to a file, where it is large enough to be worth it. Searches go on, changes wait for a copy."""
@@ -371,9 +380,10 @@ class Gallery:
         self._saved_revision = revision
 
     def _reload_policy(self) -> None:
-        self._record = replace(self._record, policy=self._store.gallery(self._record.name).policy)
-        self._policy = policy_from_json(self._record.policy)
-        self._own_thresholds = self._loaded_own_thresholds()
+        """Takes over policy and certificate; both or, where the store fails, neither."""
+        record = replace(self._record, policy=self._store.gallery(self._record.name).policy)
+        own_thresholds = self._loaded_own_thresholds(record)
+        self._record, self._policy, self._own_thresholds = record, policy_from_json(record.policy), own_thresholds
         self._thresholds = self._thresholds_in_force()
         self._watch = None
         self._aim()
@@ -391,11 +401,11 @@ class Gallery:
             detector_digest=self._detector_digest,
         )
 
-    def _loaded_own_thresholds(self) -> Thresholds:
+    def _loaded_own_thresholds(self, record: GalleryRecord) -> Thresholds:
         """Those of the model that every template has a vector of."""
-        stored = self._store.certificate(self._record)
+        stored = self._store.certificate(record)
         certificate = None if stored is None else self._certificate_of(stored.digest, stored.document)
-        return Thresholds(self._record, self._policy, certificate, detector_digest=self._detector_digest)
+        return Thresholds(record, policy_from_json(record.policy), certificate, detector_digest=self._detector_digest)
 
     def _certificate_of(self, digest: str, document: dict[str, Any] | None) -> Certificate | None:
         try:
@@ -554,10 +564,7 @@ class Gallery:
 
         """
         _check(query)
-        searchable = self._searchable
-        if model_digest not in {"", searchable.model.digest}:
-            raise ModelsChanged
-        search = searchable.found_by(probes, by_old_model)
+        searchable = self._searchable_by(model_digest)
         point = searchable.thresholds.point(
             len(searchable.index), requested=query.threshold, target_fpir=query.target_fpir
         )
@@ -566,7 +573,12 @@ class Gallery:
         floor = point.lowest_score if query.mode is SearchMode.IDENTIFICATION else -1.0
         lowest = floor if watch is None else min(floor, watch.floor)
         # Two at least, because a decision may turn on the runner-up.
-        ranked = self._found(search, limit=max(2, query.limit), min_score=lowest, scope=scope)
+        ranked = self._found(
+            lambda: self._searchable_by(searchable.model.digest).found_by(probes, by_old_model),
+            limit=max(2, query.limit),
+            min_score=lowest,
+            scope=scope,
+        )
         if watch is not None:
             watch.note([each[0].score if each else None for each in ranked.candidates], threshold=point.threshold)
         nobody = len(self._index) == 0 or (scope.allowed is not None and not scope.allowed - scope.excluded)
@@ -576,6 +588,13 @@ class Gallery:
             for each, quality in zip(ranked.candidates, qualities, strict=True)
         )
         return Identifications(faces, point, ranked.revision)
+
+    def _searchable_by(self, model_digest: str) -> _Searchable:
+        """What probes of this model are searched in, of any model where it is empty. Raises ModelsChanged."""
+        searchable = self._searchable
+        if model_digest not in {"", searchable.model.digest}:
+            raise ModelsChanged
+        return searchable
 
     def drift(self) -> DriftReport | None:
         """Whether live searches still look as the certificate says; None without one that fits."""
@@ -605,8 +624,18 @@ class Gallery:
         """For each vector the nearest identity other than its own, if it reaches `min_score`.
 
         `vectors` (n, dimension) are of the model that every template has a vector of.
+
+        Raises:
+            ModelChanged: another one takes its place just now.
+
         """
-        search = partial(self._index.search, vectors)
+        model = self._record.model
+
+        def search() -> Search:
+            if self._record.model != model:
+                raise ModelChanged(self._record.name)
+            return partial(self._index.search, vectors)
+
         found = self._found(search, limit=2, min_score=min_score, scope=Scope()).candidates
         return [
             next((each for each in candidates if each.identity.external_id != own), None)
@@ -630,9 +659,7 @@ class Gallery:
             ModelsChanged: as `identify` does.
 
         """
-        searchable = self._searchable
-        if model_digest not in {"", searchable.model.digest}:
-            raise ModelsChanged
+        searchable = self._searchable_by(model_digest)
         identity = self._store.identity(self._record, external_id)  # raises where there is none
         if searchable.successor is not None and searchable.successor.is_in_force:
             score = searchable.successor.best_score(identity.id, probe, by_old_model)
@@ -652,19 +679,40 @@ class Gallery:
         excluded = query.excluded_identity_ids
         return Scope(allowed, frozenset(self._store.ids_of(self._record, excluded)) if excluded else frozenset())
 
-    def _found(self, search: Search, *, limit: int, min_score: float, scope: Scope) -> _Ranked:
+    def _found(self, search_now: Callable[[], Search], *, limit: int, min_score: float, scope: Scope) -> _Ranked:
+        """`search_now` names the indexes of this moment, for others may have taken their place since the last search."""
+        missing: frozenset[int] = frozenset()
         while True:
             revision = self._revision
             with self._store.traced(Work.SEARCH):
-                hits = search(limit=limit, min_score=min_score, scope=scope)
-            known = self._store.identities_of({hit.template_id for each in hits for hit in each})
-            vanished = any(hit.template_id not in known for each in hits for hit in each)
-            expired = self._expired(known)
+                hits = search_now()(limit=limit, min_score=min_score, scope=scope)
+            found = frozenset(hit.template_id for each in hits for hit in each)
+            known = self._store.identities_of(found)
+            vanished, expired = found - known.keys(), self._expired(known)
             if not vanished and not expired:
                 return _Ranked(tuple(_candidates(each, known) for each in hits), revision)
             # Search again without them, so that the list is as long as it should be.
             scope = replace(scope, excluded=scope.excluded | expired)
             self.catch_up()
+            self._drop(vanished & missing)
+            missing |= vanished
+
+    def _drop(self, template_ids: frozenset[int]) -> None:
+        """Takes templates out of the indexes that the store does not have although the log does not say so.
+
+        Raises:
+            GalleryNotFound: the gallery is gone with all of them.
+
+        """
+        if not template_ids:
+            return
+        if self._store.gallery(self._record.name).id != self._record.id:  # another one of the same name
+            raise GalleryNotFound(self._record.name)
+        logger.warning("gallery %d: %d templates have gone past the change log", self._record.id, len(template_ids))
+        with self._applying:
+            self._index.erase(list(template_ids))
+            if self._successor is not None:
+                self._successor.erase(list(template_ids))
 
     def _expired(self, known: dict[int, IdentityRecord]) -> frozenset[int]:
         now = self._store.now()

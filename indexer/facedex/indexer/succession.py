@@ -89,11 +89,15 @@ class SuccessionIndexes:
     def apply(self, changes: Sequence[Change]) -> None:
         """What changed, in both indexes. Changes that are in them already do no harm."""
         add_vectors(changes, self.new, digest=self.succession.model.digest)
-        erased = [each.template_id for each in changes if each.op is ChangeOp.ERASE]
-        self.new.erase(erased)
+        self.erase([each.template_id for each in changes if each.op is ChangeOp.ERASE])
         if self._rest is not None:
-            self._rest.erase(erased)
             self._settle(changes, self._rest)
+
+    def erase(self, template_ids: Sequence[int]) -> None:
+        """Takes templates out of both indexes, where they are in them."""
+        self.new.erase(template_ids)
+        if self._rest is not None:
+            self._rest.erase(template_ids)
 
     def _settle(self, changes: Sequence[Change], rest: GalleryIndex) -> None:
         """Puts those whom the changes concern where they belong now: the store may be ahead of the log's place."""
