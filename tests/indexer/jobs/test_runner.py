@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.indexer.conftest import House
 
-from facedex.indexer.errors import InvalidArgument, JobNotFound
+from facedex.indexer.errors import InvalidArgument, JobNotFound, StoreUnavailable
 from facedex.indexer.jobs import runner
 from facedex.indexer.jobs.runner import SILENCE, JobRunner, Work
 from facedex.indexer.store.records import JobRecord, JobState
@@ -81,6 +81,17 @@ def test_a_job_that_fails_says_why(house: House) -> None:
     assert "RuntimeError" in errors[1]
     assert "secret" not in errors[1]
     assert "knows no job" in errors[2]
+
+
+def test_a_job_that_fails_with_the_database_tells_callers_not_where_it_is(house: House) -> None:
+    def lose(_job: JobRecord, _report: Report) -> dict[str, Any]:
+        raise StoreUnavailable('connection failed: server at "10.0.0.5" refused user "facedex"')
+
+    job = house.store.create_job("lose", "staff", {})
+    runner_of(house, lose=lose).run_one()
+    told = house.store.job(job.id).error
+    assert "connection failed" in told
+    assert "10.0.0.5" not in told
 
 
 def test_a_job_under_way_tells_how_far_it_is_and_can_be_cancelled(house: House) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from facedex.indexer.errors import IndexerError, StoreUnavailable
+from facedex.indexer.errors import EngineUnavailable, IndexerError, StoreUnavailable
 from facedex.indexer.jobs.owner import this_process
 from facedex.indexer.store.records import JobRecord, JobState
 
@@ -116,6 +116,9 @@ class _Attempt:
             result = future.result()
         except JobStopped:
             self._give_up()
+        except (StoreUnavailable, EngineUnavailable) as error:
+            logger.warning("job %d failed: %s", self._job.id, error)
+            self._finish(JobState.FAILED, error=error.told_to_callers)
         except IndexerError as error:
             self._finish(JobState.FAILED, error=str(error))
         except Exception as error:
