@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import random
 import struct
@@ -30,7 +31,7 @@ from tests.server.running_server import RunningServer, Wire, refusal
 from tests.waiting import wait_until
 
 from facedex.server.app import SERVICES
-from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2, identification_pb2
+from facedex.v1 import enrolment_pb2, face_pb2, gallery_pb2, identification_pb2, operations_pb2
 from facedex.v1.identification_pb2 import DetectRequest, VerifyRequest
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -237,6 +238,11 @@ def list_with(**fields: Any) -> Callable[[Wire, str], object]:
     return call
 
 
+def list_jobs_after(number: str) -> Callable[[Wire, str], object]:
+    token = base64.urlsafe_b64encode(number.encode()).decode()
+    return lambda wire, _gallery: wire.operations.ListJobs(operations_pb2.ListJobsRequest(page_token=token))
+
+
 def filters(count: int, *, values: int = 1, key: str = "site") -> list[enrolment_pb2.AttributeFilter]:
     texts = [f"value {number}" for number in range(values)]
     return [enrolment_pb2.AttributeFilter(key=key, values=texts)] * count
@@ -287,6 +293,8 @@ BAD_FIELDS: dict[str, Callable[[Wire, str], object]] = {
     "a negative page size": list_with(page_size=-1),
     "a huge page size": list_with(page_size=2**31 - 1),
     "a page token that is no base64": list_with(page_token=b"not a token".decode()),
+    "a page token of a number that no database has": list_jobs_after("9" * 19),
+    "a page token of more digits than a number may have": list_jobs_after("9" * 5_000),
     "a page token of other characters": list_with(page_token=b"\xc3\xa9".decode()),
     "a page token that hides NUL": list_with(page_token=b"YQBi".decode()),
     "a page token that hides no text": list_with(page_token=b"_____w==".decode()),

@@ -10,6 +10,8 @@ from facedex.indexer.texts import checked_text
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
+# Of the numbers that a database counts with.
+_MOST_DIGITS = 18
 
 
 def page_size(requested: int) -> int:
@@ -28,7 +30,7 @@ def number_before(token: str) -> int | None:
     name = name_before(token)
     if not name:
         return None
-    if not name.isdecimal():
+    if not name.isdecimal() or len(name) > _MOST_DIGITS:
         raise InvalidArgument("page_token", "is not one that this server gave; leave it empty for the first page")
     return int(name)
 
