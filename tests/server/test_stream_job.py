@@ -135,6 +135,20 @@ def test_a_stream_that_is_cancelled_after_its_last_mark_ends_as_cancelled(store:
     assert [row.state for row in store.jobs()] == [JobState.CANCELLED]
 
 
+def test_a_stream_that_breaks_off_after_it_was_cancelled_ends_as_cancelled(store: Store) -> None:
+    def stream() -> None:
+        with stream_job(store) as job:
+            assert len(list(job.watched(iter([enrol_request("staff", "ada")])))) == 1
+            job._written_at = -HEARTBEAT_SECONDS
+            job.note(GOOD)
+            store.cancel_job(store.jobs()[0].id)
+            raise ConnectionError("hung up")
+
+    with pytest.raises(ConnectionError, match="hung up"):
+        stream()
+    assert [row.state for row in store.jobs()] == [JobState.CANCELLED]
+
+
 def test_no_server_takes_a_stream_up(store: Store) -> None:
     Stream(store).note(GOOD)
     assert JobRunner(store, {}).run_one() is None

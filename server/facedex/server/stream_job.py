@@ -113,5 +113,8 @@ def stream_job(store: Store) -> Generator[StreamJob]:
         job.end(JobState.CANCELLED)
         raise
     except BaseException:
-        job.end(JobState.FAILED, error="the stream was broken off")
+        try:
+            job.end(JobState.FAILED, error="the stream was broken off")
+        except JobTaken:
+            job.end(JobState.CANCELLED)
         raise
