@@ -232,6 +232,25 @@ def test_a_stop_in_good_order_leaves_nothing_unwritten(tmp_path: Path) -> None:
     assert (done.exit_code, report["entries"], report["witnesses"]) == (0, 31, 1)
 
 
+def test_a_stream_ends_when_its_answers_cannot_be_written_down(tmp_path: Path) -> None:
+    with app_over(tmp_path / "data", audit=AuditChoice.ALWAYS) as app, Wire(app.address) as wire:
+        create(wire)
+        probe = identify_request("staff", vectors_of(wire).vector(1))
+        app._audit._capacity = 5
+        append = app._audit._append
+
+        def refuse(_events: Sequence[AuditEvent]) -> None:
+            raise StoreUnavailable("database or disk is full")
+
+        app._audit._append = refuse
+        frames = (identification_pb2.IdentifyStreamRequest(identify=probe) for _ in range(200))
+        answers: list[identification_pb2.IdentifyStreamResponse] = []
+        refused = refusal(lambda: answers.extend(wire.identification.IdentifyStream(frames)))
+        assert refused.reason == "AUDIT_UNAVAILABLE"
+        assert app._audit.backlog < 50
+        app._audit._append = append
+
+
 # The writer, with a store that a test lets fail
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.waiting import wait_until
 
 from facedex.indexer.api_key import ApiKey, KeyTerms, KeyText, Role
-from facedex.indexer.errors import InvalidArgument
+from facedex.indexer.errors import InvalidArgument, StoreUnavailable
 from facedex.indexer.store.store import Store
 from facedex.server.access import KeyInvalid
 from facedex.server.key_ring import KeyRing
 from facedex.server.meter import Meter, QuotaSpent, RateExceeded
 
+WAIT_SECONDS = 20
 TERMS = KeyTerms("a test", frozenset({Role.SEARCH}))
 START = datetime(2026, 3, 1, 23, 59, 0, tzinfo=UTC)
 
@@ -173,3 +177,35 @@ def test_wrong_keys_do_not_make_a_server_read_all_the_time(times: Times) -> None
         with pytest.raises(KeyInvalid):
             ring.caller(f"Bearer {KeyText.new()}")
     assert len(reads) < 120
+
+
+def test_whoever_waits_while_the_keys_are_read_shares_the_failure(times: Times) -> None:
+    is_reading, may_fail, reads = threading.Event(), threading.Event(), []
+
+    def read() -> list[ApiKey]:
+        reads.append(times.seconds)
+        is_reading.set()
+        assert may_fail.wait(WAIT_SECONDS)
+        raise StoreUnavailable("away")
+
+    looks: list[float] = []
+
+    def clock() -> float:
+        looks.append(times.seconds)
+        return times.seconds
+
+    ring = KeyRing(read, now=times.now, clock=clock)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(ring.caller, None)
+        assert is_reading.wait(WAIT_SECONDS)
+        others = [threads.submit(ring.caller, None) for _ in range(3)]
+        wait_until(lambda: len(looks) == 5)  # twice by the first, and by each of those who wait now
+        may_fail.set()
+        for each in (first, *others):
+            with pytest.raises(StoreUnavailable):
+                each.result(WAIT_SECONDS)
+    assert len(reads) == 1
+    times.seconds += 0.001
+    with pytest.raises(StoreUnavailable):
+        ring.caller(None)
+    assert len(reads) == 2

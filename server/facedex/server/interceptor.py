@@ -53,8 +53,9 @@ class CallInterceptor(grpc.ServerInterceptor):
     """Bounds, times and logs each call, and turns errors into statuses.
 
     The log says which method ended how and after how long: never who was on a photograph. Who has no key that is good for the
-    method is sent away before anything else. Every call is admitted before its message is waited for, so that callers who
-    send slowly, or nothing, cannot hold more than their share of the threads.
+    method is sent away before anything is read of the request. Every call takes its place before keys are looked up and its
+    message is waited for, so that callers who send slowly, or nothing, and a database that does not answer, cannot hold more
+    than their share of the threads.
     """
 
     def __init__(self, around: Around) -> None:
@@ -86,10 +87,12 @@ class CallInterceptor(grpc.ServerInterceptor):
         return wrapped
 
     def _unary(self, method: str, handler: Any) -> Any:
+        place = self._places.of_calls(method).place
+
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with self._told(method, context), self._recorder.recording(method, context) as record:
-                caller = self._admitted(method, context, record)
-                with self._places.of_calls(method).place():
+                with place():
+                    caller = self._admitted(method, context, record)
                     request = self._asked_once(method, messages, handler, context, record)
                     with self._gate.open_for(caller, context):
                         record.note_answer(handler.unary_unary(request, context))
@@ -99,27 +102,34 @@ class CallInterceptor(grpc.ServerInterceptor):
         return call
 
     def _watch(self, method: str, handler: Any) -> Any:
+        place = self._places.of_streams(method).place
+
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._told(method, context), self._recorder.recording(method, context) as record:
+            with self._told(method, context), self._recorder.recording(method, context) as record, place():
                 self._admitted(method, context, record)
-                with self._places.of_streams(method).place():
-                    request = self._asked_once(method, messages, handler, context, record)
-                    with self._patience.waiting(context, seconds=math.inf):
-                        yield from handler.unary_stream(request, context)
+                request = self._asked_once(method, messages, handler, context, record)
+                with self._patience.waiting(context, seconds=math.inf):
+                    yield from handler.unary_stream(request, context)
 
         return call
 
     def _stream(self, method: str, handler: Any) -> Any:
+        place = self._places.of_streams(method).place
+
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._told(method, context), self._recorder.recording(method, context) as record:
+            with (
+                self._told(method, context),
+                self._recorder.recording(method, context) as record,
+                place(),
+                self._patience.streaming(),
+            ):
                 self._admitted(method, context, record)
-                with self._places.of_streams(method).place(), self._patience.streaming():
-                    self._readiness.require(method)
-                    requests = self._asked_each(method, messages, handler, context, record)
-                    for answer in handler.stream_stream(requests, context):
-                        if record.rule.gallery is not None:
-                            self._note_answer(record, getattr(answer, answer.WhichOneof("answer")))
-                        yield answer
+                self._readiness.require(method)
+                requests = self._asked_each(method, messages, handler, context, record)
+                for answer in handler.stream_stream(requests, context):
+                    if record.rule.gallery is not None:
+                        self._note_answer(record, getattr(answer, answer.WhichOneof("answer")))
+                    yield answer
 
         return call
 
@@ -154,6 +164,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         """The requests of a stream; one that its caller may not make ends it, and so does a key that is revoked meanwhile."""
         for request in self._each(messages, handler, context):
             caller = self._admitted(method, context, record)
+            self._recorder.require(record)
             record.asked(request)
             self._gate.check(method, caller, request)
             self._gate.charge_slowly(caller, goes_on=lambda: context.is_active() and not self._patience.is_lost)

@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from facedex.indexer.api_key import KeyText
+from facedex.indexer.errors import StoreUnavailable
 from facedex.server.access import Caller, KeyExpired, KeyInvalid, KeyMissing, KeyRevoked
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class KeyRing:
         self._reading = threading.Lock()
         self._keys: Mapping[str, ApiKey] = {}
         self._read_at = -MAX_AGE_SECONDS
+        self._failure: tuple[float, StoreUnavailable] | None = None
 
     @property
     def is_used(self) -> bool:
@@ -73,11 +75,22 @@ class KeyRing:
         return key
 
     def _current(self, *, max_age_seconds: float = MAX_AGE_SECONDS) -> Mapping[str, ApiKey]:
+        asked_at = self._clock()
         with self._reading:
+            # Whoever waited for a reading shares what came of it, or they would wait for the database one after the other.
+            if self._failure is not None and self._failure[0] >= asked_at:
+                raise StoreUnavailable(self._failure[1].cause)
             if self._clock() - self._read_at >= max_age_seconds:
-                self._keys = {each.key_id: each for each in self._read()}
+                self._keys = self._read_keys()
                 self._read_at = self._clock()
             return self._keys
+
+    def _read_keys(self) -> Mapping[str, ApiKey]:
+        try:
+            return {each.key_id: each for each in self._read()}
+        except StoreUnavailable as error:
+            self._failure = self._clock(), error
+            raise
 
 
 def _key_of(authorization: str) -> KeyText | None:

@@ -94,8 +94,7 @@ class Recorder:
     def recording(self, method: str, context: grpc.ServicerContext) -> Generator[Record]:
         """Around a call. Raises AuditUnavailable before anything is done, or where a change could not be written down."""
         record = Record(_action(method), self._rules.get(method, UNKNOWN))
-        if record.rule.recorded is not Recorded.NOT:
-            self._require()
+        self.require(record)
         self._records[context] = record
         try:
             yield record
@@ -109,6 +108,11 @@ class Recorder:
             del self._records[context]
         if record.answer is not None and not record.has_entry:
             self._record(record, record.gallery, is_first=record.rule.recorded is Recorded.BEFORE_ANSWER)
+
+    def require(self, record: Record) -> None:
+        """Raises AuditUnavailable where what is asked next could not be written down."""
+        if record.rule.recorded is not Recorded.NOT and self._choice is not AuditChoice.NEVER:
+            self._writer.require()
 
     def events_of_change(self, context: grpc.ServicerContext) -> EventsOf | None:
         """What the audit says of what a call enrols, for the transaction that enrols it; None where it says nothing.
@@ -134,10 +138,6 @@ class Recorder:
         """Notes what was only counted so far."""
         with self._counting:
             self._tell_nobody()
-
-    def _require(self) -> None:
-        if self._choice is not AuditChoice.NEVER:
-            self._writer.require()
 
     def _is_on(self, caller: Caller | None) -> bool:
         if self._choice is AuditChoice.WITH_KEYS:
