@@ -17,11 +17,15 @@ from benchmarks.server_process import ServerProcess
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from tests.server.faces import enrol_request, photograph
+from tests.server.own_server import app_over
 from tests.server.running_server import RunningServer, Wire, refusal, refusal_of
 from tests.waiting import wait_until
 
-from facedex.v1 import enrolment_pb2, gallery_pb2, identification_pb2
+from facedex.indexer.api_key import ApiKey
+from facedex.indexer.store.api_keys import ApiKeys
+from facedex.v1 import enrolment_pb2, gallery_pb2, identification_pb2, operations_pb2
 
+WAIT_SECONDS = 20
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -68,6 +72,31 @@ def test_more_calls_than_the_server_takes_are_told_when_to_come_back(small: Runn
             assert refused.detail(error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 0
         after = wire.enrolment.Enrol(requests[0])
         assert all(each.template_id for each in after.results)
+
+
+def test_a_database_that_hangs_takes_no_more_threads_than_there_are_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, may_go_on = threading.Event(), threading.Event()
+    read = ApiKeys.all
+
+    def slow(keys: ApiKeys) -> list[ApiKey]:
+        assert not hangs.is_set() or may_go_on.wait(WAIT_SECONDS)
+        return read(keys)
+
+    monkeypatch.setattr(ApiKeys, "all", slow)
+    with app_over(tmp_path / "data", max_concurrent_requests=2) as app, Wire(app.address) as wire:
+        request, any_key = operations_pb2.GetServerInfoRequest(), (("authorization", "Bearer any"),)
+        hangs.set()
+        calls = [wire.operations.GetServerInfo.future(request, metadata=any_key) for _ in range(200)]
+        try:
+            wait_until(lambda: sum(each.done() for each in calls) == 198)
+            assert wire.health_of("") == SERVING
+        finally:
+            may_go_on.set()
+        errors = [each.exception() for each in calls]
+        assert errors.count(None) == 2
+        assert {refusal_of(each).reason for each in errors if each is not None} == {"OVERLOADED"}
 
 
 def test_a_stream_too_many_is_refused_until_another_one_ends(small: RunningServer, silence: threading.Event) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from facedex.indexer.calibration.errors import NotCalibrated
 from facedex.indexer.devices import PROCESSOR, Devices
 from facedex.indexer.enroller import Enroller
-from facedex.indexer.errors import GalleryNotFound, IdentityNotFound, IdentityOnHold, InvalidArgument, ModelMissing
+from facedex.indexer.errors import (
+    GalleryNotFound,
+    IdentityNotFound,
+    IdentityOnHold,
+    InvalidArgument,
+    ModelMissing,
+    StoreUnavailable,
+)
 from facedex.indexer.eyes import OwnEyes
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.policy import GalleryPolicy, policy_from_json, policy_to_json
@@ -55,6 +62,7 @@ class Galleries:
         self._loading: Gallery | None = None
         self._enrollers: dict[int, Enroller] = {}
         self._opening = threading.Lock()
+        self._hiring = threading.Lock()
 
     @property
     def store(self) -> Store:
@@ -99,7 +107,7 @@ class Galleries:
 
     def enroller(self, gallery: Gallery) -> Enroller:
         """One for each gallery, because it guards against concurrent duplicates."""
-        with self._opening:
+        with self._hiring:
             enroller = self._enrollers.get(gallery.record.id)
             if enroller is None or enroller.model_digest != gallery.record.model.digest:
                 enroller = Enroller(gallery, self.eyes(gallery))
@@ -183,8 +191,10 @@ class Galleries:
     def delete(self, name: str) -> Erased:
         """Erases a gallery with everybody in it."""
         _check_name(name, "name")
+        gallery = self._galleries.get(name)
         erased = self._store.delete_gallery(name)
-        self._close(name)
+        if gallery is not None:
+            self._close(gallery)
         return erased
 
     def erase_expired(self) -> list[Erased]:
@@ -218,13 +228,25 @@ class Galleries:
         return self._store.now() >= since + self._store.erasures.horizon / 2
 
     def follow(self) -> None:
-        """Brings every gallery to the state of the store, whoever changed it."""
+        """Brings every gallery to the state of the store, whoever changed it.
+
+        One that cannot be followed does not keep the others from it; what was in its way is raised at the end.
+        """
+        opened = list(self._galleries.values())  # before the store is asked, for others may be created meanwhile
         revisions = self._store.revisions()
-        for name, gallery in list(self._galleries.items()):
-            if revisions.get(name, (0, 0))[0] != gallery.record.id:
-                self._close(name)
+        for gallery in opened:
+            if revisions.get(gallery.record.name, (0, 0))[0] != gallery.record.id:
+                self._close(gallery)
+        failures: list[Exception] = []
         for name, (_, revision) in revisions.items():
-            self._follow_one(name, revision)
+            try:
+                self._follow_one(name, revision)
+            except StoreUnavailable:  # as it is for all of them
+                raise
+            except Exception as error:  # noqa: BLE001
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def save_snapshots(self, *, least_changes: int) -> None:
         """Writes the indexes that have changed so much, or that still hold somebody who is erased, to files."""
@@ -260,11 +282,12 @@ class Galleries:
                 self._galleries[name] = gallery
             return gallery
 
-    def _close(self, name: str) -> None:
+    def _close(self, gallery: Gallery) -> None:
         with self._opening:
-            gallery = self._galleries.pop(name, None)
-            if gallery is not None:
-                self._enrollers.pop(gallery.record.id, None)
+            if self._galleries.get(gallery.record.name) is gallery:
+                del self._galleries[gallery.record.name]
+                with self._hiring:
+                    self._enrollers.pop(gallery.record.id, None)
                 self._indexes.retire(gallery.record)
 
 
