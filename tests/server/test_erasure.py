@@ -20,7 +20,7 @@ from tests.server.faces import enrol_request, identify_request, photograph
 from tests.server.running_server import RunningServer, Wire, refusal
 from tests.waiting import wait_until
 
-from facedex.client import Client, OnHoldError, ReceiptInvalidError, verify_receipt
+from facedex.client import Client, OnHoldError, PublicKeyInvalidError, ReceiptInvalidError, verify_receipt
 from facedex.v1 import enrolment_pb2, erasure_pb2, gallery_pb2
 
 ADA = "ada-4711-lovelace"
@@ -126,6 +126,9 @@ def test_a_receipt_is_checked_offline_and_by_the_server_that_gave_it(
         receipt = verify_receipt(erased.receipt)
         assert (receipt.content["revision"], receipt.content["template_count"]) == (erased.revision, 1)
         assert verify_receipt(erased.receipt, public_key=receipt.public_key).is_of_trusted_key
+        for no_key in ("", "\n", "deadbeef", receipt.public_key + "0"):
+            with pytest.raises(PublicKeyInvalidError, match="64 hexadecimal digits"):
+                verify_receipt(erased.receipt, public_key=no_key)
         check = client.check_erasure(erased.receipt)
         assert check.record is not None
         assert client.get_erasure(check.record.id).receipt == erased.receipt

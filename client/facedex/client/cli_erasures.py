@@ -99,7 +99,7 @@ def verify_erasure(
 ) -> None:
     """Check the receipt of an erasure, and ask the server whether anything is still held."""
     text = receipt.read_text(encoding="utf-8", errors="replace")
-    key = "" if public_key is None else public_key.read_text(encoding="utf-8", errors="replace")
+    key = None if public_key is None else public_key.read_text(encoding="utf-8", errors="replace")
     genuine = verify_receipt(text, public_key=key)
     check = None if offline else _asked(context, text)
     if json:

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from facedex.client.errors import Failure, ReceiptInvalidError, UncheckableReceiptError
+from facedex.client.errors import Failure, PublicKeyInvalidError, ReceiptInvalidError, UncheckableReceiptError
 
 RECEIPT_FORMAT = "facedex erasure receipt 1"
+PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class ErasureScope(StrEnum):
@@ -75,15 +77,15 @@ class Receipt:
     """Whether the caller named the key; else it is the one that came with the receipt, and proves no origin."""
 
 
-def verify_receipt(text: str, *, public_key: str = "") -> Receipt:
+def verify_receipt(text: str, *, public_key: str | None = None) -> Receipt:
     """Checks a receipt's signature, offline.
 
     `public_key` is the installation's, 64 hexadecimal digits, from wherever it is trusted; without it the receipt's own
-    is taken, which only shows that the receipt was not changed. Raises ReceiptInvalidError; UncheckableReceiptError
-    where the package `cryptography` is not installed.
+    is taken, which only shows that the receipt was not changed. Raises ReceiptInvalidError; PublicKeyInvalidError where
+    what is named is no such key; UncheckableReceiptError where the package `cryptography` is not installed.
     """
     content, signature, own_key = _parts(text)
-    key = public_key.strip().lower() or own_key
+    key = own_key if public_key is None else _named_key(public_key)
     if key != own_key:
         raise _invalid("it was signed by another installation")
     if not _is_signed(content, signature, key):
@@ -92,7 +94,14 @@ def verify_receipt(text: str, *, public_key: str = "") -> Receipt:
         raise _invalid("its key is not that of the installation that it names")
     if content.get("format") != RECEIPT_FORMAT:
         raise _invalid("it is of a form that this version does not know")
-    return Receipt(content, key, is_of_trusted_key=bool(public_key))
+    return Receipt(content, key, is_of_trusted_key=public_key is not None)
+
+
+def _named_key(text: str) -> str:
+    key = text.strip().lower()
+    if not PUBLIC_KEY.fullmatch(key):
+        raise PublicKeyInvalidError
+    return key
 
 
 def _parts(text: str) -> tuple[dict[str, Any], bytes, str]:

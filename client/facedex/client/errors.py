@@ -8,6 +8,7 @@ FacedexError
 │   │   ├── WrongModelError          a vector was made by another model than the gallery's
 │   │   └── MessageTooLargeError     the request is over the limit of one message; it was not sent
 │   ├── ReceiptInvalidError      a receipt of an erasure is not genuine
+│   ├── PublicKeyInvalidError    what was named as the key of a receipt is no public key
 │   ├── UncheckableReceiptError  the package that checks signatures is not installed
 │   ├── InvalidTargetError       the address of the server is not written as HOST:PORT
 │   ├── InvalidKeyError          an API key is not written as one
@@ -131,6 +132,17 @@ class MessageTooLargeError(InvalidRequestError):
 
 class ReceiptInvalidError(RequestError):
     """A receipt of an erasure is not genuine: it was changed, or somebody else signed it."""
+
+
+class PublicKeyInvalidError(RequestError):
+    """What was named as the public key of an installation is none."""
+
+    def __init__(self) -> None:
+        message = (
+            "what was named as the public key is none: it has 64 hexadecimal digits, as `facedex verify-erasure --offline` "
+            "prints them of a receipt that came straight from the installation"
+        )
+        super().__init__(Failure(message, code="INVALID_ARGUMENT", reason="PUBLIC_KEY_INVALID"))
 
 
 class UncheckableReceiptError(RequestError):
