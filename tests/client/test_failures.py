@@ -125,19 +125,22 @@ def test_no_server_at_the_target_is_said_with_the_target(server: FakeServer, con
 
 
 def test_a_server_that_does_not_answer_in_time_is_waited_for_no_longer(connect: Connect, server: FakeServer) -> None:
-    server.plan("GetGallery", Silence())
+    server.plan("GetGallery", GALLERY, Silence())
+    client = connect()
+    client.get_gallery("staff")  # it is connected
 
     with pytest.raises(DeadlineError, match="no answer from"):
-        connect(timeout_seconds=0.2).get_gallery("staff")
-    assert len(server.received) == 1
+        client.with_timeout(0.5).get_gallery("staff")
+    assert len(server.received) == 2
 
 
 def test_another_timeout_leaves_the_connection_as_it_is(connect: Connect, server: FakeServer) -> None:
-    server.plan("GetGallery", Silence(), GALLERY)
+    server.plan("GetGallery", GALLERY, Silence(), GALLERY)
     client = connect()
+    client.get_gallery("staff")  # it is connected
 
     with pytest.raises(DeadlineError):
-        client.with_timeout(0.2).get_gallery("staff")
+        client.with_timeout(0.5).get_gallery("staff")
     assert client.get_gallery("staff").name == "staff"
 
 

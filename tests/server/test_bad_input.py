@@ -434,7 +434,8 @@ def test_work_stops_when_the_deadline_has_passed(server: RunningServer, wire: Wi
 
     wait_until(lambda: bool(ended()))
     (event,) = ended()
-    assert event["code"] == "DEADLINE_EXCEEDED"
+    # The latter where it passed while the photographs were still on their way.
+    assert event["code"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
     assert event["duration_ms"] < 1_500  # all of it takes several seconds
     listed = wire.enrolment.ListIdentities(enrolment_pb2.ListIdentitiesRequest(gallery=gallery))
     assert not listed.identities

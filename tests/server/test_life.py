@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,22 @@ from facedex.server.cli import app
 from facedex.v1 import enrolment_pb2, gallery_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
+WAIT_SECONDS = 20
+# For tests that are about what ends well, however slow the machine is.
+PATIENTLY = "60"
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def create_staff(wire: Wire) -> None:
     wire.galleries.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery=gallery_pb2.Gallery(name="staff")))
+
+
+def refused_or_none(call: Callable[[], object]) -> grpc.RpcError | None:
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error
+    return None
 
 
 # Health
@@ -83,17 +94,17 @@ def _buf_curl(address: str, *arguments: str, path: str = "") -> str:
 
 
 def test_calls_in_flight_end_well_when_the_server_is_asked_to_stop(start_server: StartServer) -> None:
-    server = start_server()
-    with Wire(server.address) as wire:
+    server = start_server("--drain-seconds", PATIENTLY)
+    with Wire(server.address) as wire, Wire(server.address) as late:
         create_staff(wire)
-        request = enrol_request("staff", "everybody", *(photograph(1 + n // 5, 1 + n % 5) for n in range(60)))
+        late.info()
+        request = enrol_request("staff", "everybody", *(photograph(1 + n // 5, 1 + n % 5) for n in range(90)))
         call = wire.enrolment.Enrol.future(request)
-        time.sleep(0.3)
+        time.sleep(0.5)
         assert not call.done()
         server.ask_to_stop()
-        time.sleep(0.2)
-        with Wire(server.address) as late:
-            assert refusal(late.info).code == grpc.StatusCode.UNAVAILABLE
+        wait_until(lambda: refused_or_none(late.info) is not None)
+        assert refusal(late.info).code == grpc.StatusCode.UNAVAILABLE
         assert all(each.template_id for each in call.result().results)
     assert server.wait() == 0
 
@@ -130,17 +141,19 @@ def test_idle_streams_do_not_hold_up_a_stop(start_server: StartServer) -> None:
 
 
 def test_a_call_that_comes_while_a_stream_ends_is_told_that_the_server_stops(start_server: StartServer) -> None:
-    server = start_server()
-    silence = threading.Event()
+    server = start_server("--drain-seconds", PATIENTLY)
+    is_sent, silence = threading.Event(), threading.Event()
 
     def say_one_thing() -> Iterator[Any]:
         photographs = (photograph(1 + n // 5, 1 + n % 5) for n in range(60))
         yield enrolment_pb2.EnrolStreamRequest(enrol=enrol_request("staff", "everybody", *photographs))
+        is_sent.set()
         silence.wait()
 
     with Wire(server.address) as wire:
         create_staff(wire)
         answers = wire.enrolment.EnrolStream(say_one_thing())
+        assert is_sent.wait(WAIT_SECONDS)
         time.sleep(0.3)
         server.ask_to_stop()
         wait_until(lambda: wire.health_of("") == NOT_SERVING)

@@ -198,7 +198,8 @@ def test_a_stream_under_way_is_listed_and_cancelled(wire: Wire, gallery: str, ve
         assert next(answers).HasField("enrolled")
         (newest,) = wire.operations.ListJobs(operations_pb2.ListJobsRequest(page_size=1)).jobs or [operations_pb2.Job()]
         running[:] = [newest]
-        return newest.kind == "enrol-stream" and newest.state == operations_pb2.JOB_STATE_RUNNING
+        is_running = newest.kind == "enrol-stream" and newest.state == operations_pb2.JOB_STATE_RUNNING
+        return is_running and newest.done_count > BAD_ONE
 
     wait_until(is_listed)
     assert running[0].gallery == gallery
