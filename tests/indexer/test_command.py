@@ -74,6 +74,7 @@ def folder(tmp_path: Path) -> Path:
         ("enrol nobody --gallery staff", "no folder or file"),
         ("enrol people/ada/1.jpg --gallery staff", "is none of"),
         ("enrol torn.tar --gallery staff", "torn.tar"),
+        ("enrol nobody.csv --gallery staff", "nobody.csv: names nobody"),
         ("enrol people --gallery staff --model someone-elses", "--model"),
         ("enrol people --gallery 'two words' --dry-run", "gallery"),
         ("migrate status staff --left-behind nowhere/ids.txt", "--left-behind"),
@@ -87,6 +88,7 @@ def test_a_mistake_is_one_line_and_nothing_is_done(
     monkeypatch.chdir(folder)
     (folder / "data").mkdir()
     (folder / "torn.tar").write_bytes(b"no tar")
+    (folder / "nobody.csv").write_text("path,identity\n")
     done = facedex_index("--data", "data", *shlex.split(command))
     (line,) = done.stderr.splitlines()
     assert (done.exit_code, told in line) == (1, True)
@@ -97,6 +99,7 @@ def test_a_data_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     done = facedex_index("--data", str(tmp_path / "data"), "keys", "create", "door", "--role", "search")
     assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "cannot be made" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["keys create door --role search --days 99999999", f"jobs show 1{'0' * 30}"])

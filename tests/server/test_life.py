@@ -256,7 +256,9 @@ def test_an_address_that_is_none_is_named(tmp_path: Path, listen: str) -> None:
 
 def test_a_file_in_the_place_of_the_data_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    assert str(tmp_path / "data") in refused_start(tmp_path / "data")
+    line = refused_start(tmp_path / "data")
+    assert f"the data folder {tmp_path / 'data'} cannot be made" in line
+    assert "--data" in line
 
 
 def test_a_database_file_of_something_else_is_left_alone(tmp_path: Path) -> None:

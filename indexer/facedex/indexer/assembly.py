@@ -8,6 +8,7 @@ import cv2
 
 from facedex.indexer.devices import PROCESSOR, DeviceChoice, Devices, TorchHardware, chosen_devices
 from facedex.indexer.engine_indexes import EngineIndexes
+from facedex.indexer.errors import DataFolderUnusable
 from facedex.indexer.eyes import OwnEyes
 from facedex.indexer.galleries import Galleries
 from facedex.indexer.indexes import Indexes, SearchSettings
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from facedex.indexer.vision.decode import ImageLimits
     from facedex.indexer.vision.network import Runtime
     from facedex.indexer.vision.recipe import Recipe
+
+
+def make_data_folder(folder: Path) -> None:
+    """Raises DataFolderUnusable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataFolderUnusable(folder, error.strerror or str(error)) from None
 
 
 def snapshot_folder(store: Store, data: Path) -> Path:

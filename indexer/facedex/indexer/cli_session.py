@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.assembly import assemble_galleries, make_data_folder
 from facedex.indexer.devices import DeviceChoice, Devices, TorchHardware, chosen_devices
 from facedex.indexer.errors import IndexerError, InvalidArgument
 from facedex.indexer.failpoints import fail_point
@@ -125,7 +125,7 @@ def opened_store(place: HasGalleries) -> Generator[Store]:
 @contextmanager
 def opened_anew(place: HasGalleries) -> Generator[Store]:
     """The same of a data folder that may not be there yet: a server beyond this machine needs a key before its first start."""
-    place.data.mkdir(parents=True, exist_ok=True)
+    make_data_folder(place.data)
     with opened_store(place) as store:
         yield store
 

@@ -102,7 +102,10 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
     report: Annotated[Path | None, typer.Option(help="CSV file for all refusals and warnings.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Enrols many photographs or vectors. After an interruption, the same command goes on where it stopped."""
+    """Enrols many photographs or vectors. After an interruption, the same command goes on where it stopped.
+
+    Exits with 0 also where photographs were refused: the report says which, and why.
+    """
     with (
         good_order(interrupted="stopped; run the same command again to go on"),
         _galleries_with(gallery, context.obj, dry_run=dry_run) as galleries,

@@ -25,6 +25,7 @@
     └── ServiceError                the caller did nothing wrong
         ├── ModelMissing            a gallery's model is not loaded in this process
         ├── DeviceUnusable          the device that was asked for is missing, or does not compute
+        ├── DataFolderUnusable      the data folder cannot be made
         ├── EngineUnusable          the engine that is to look at photographs is missing, or cannot be reached
         ├── EngineFailed            its workers cannot look, or all of them are gone
         ├── StoreUnavailable        the database cannot be reached, is full, or is read-only
@@ -352,6 +353,15 @@ class DeviceUnusable(ServiceError):
         super().__init__(f"no GPU can be used: {problem}; {advice}, or choose --device cpu")
         self.problem = problem
         self.advice = advice
+
+
+class DataFolderUnusable(ServiceError):
+    """The data folder is not there and cannot be made."""
+
+    reason = "DATA_FOLDER_UNUSABLE"
+
+    def __init__(self, folder: Path, cause: str) -> None:
+        super().__init__(f"the data folder {folder} cannot be made ({cause}); name another one with --data")
 
 
 class EngineUnusable(ServiceError):

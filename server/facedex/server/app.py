@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from facedex.indexer.assembly import assemble_galleries
+from facedex.indexer.assembly import assemble_galleries, make_data_folder
 from facedex.indexer.devices import TorchHardware, chosen_devices
 from facedex.indexer.errors import StoreUnavailable
 from facedex.indexer.failpoints import fail_point
@@ -110,7 +110,7 @@ class App:
 
     def __init__(self, settings: Settings, hardware: Hardware | None = None) -> None:
         devices = chosen_devices(settings.device, hardware or TorchHardware())
-        settings.data.mkdir(parents=True, exist_ok=True)
+        make_data_folder(settings.data)
         self._settings = settings
         self._used_devices = str(devices)
         self._tracing = tracing_to(settings.otlp_endpoint)

@@ -55,7 +55,9 @@ class Survey:
 
     @classmethod
     def of_file(cls, file: Path, count: int, *about: str) -> Survey:
-        """Of a file that is known by its path, size and time of change."""
+        """Of a file that is known by its path, size and time of change. Raises InvalidArgument where nobody is in it."""
+        if not count:
+            raise InvalidArgument(str(file), "names nobody: there is nothing to enrol")
         status = file.stat()
         return cls.of_parts([str(file.resolve()), str(status.st_size), str(status.st_mtime_ns), *about], count)
 

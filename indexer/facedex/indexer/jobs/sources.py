@@ -54,7 +54,7 @@ def _photographs(path: Path, dump: DumpOptions, max_image_bytes: int) -> BulkSou
         return TarSource(path, max_image_bytes)
     if name.endswith(VECTORS):
         raise InvalidArgument("SOURCE", f"{path} holds vectors: name the model that made them with --model")
-    raise _unknown(path, (*LISTS, *TARS, *DUMPS))
+    raise _unknown(path, ("a folder with a folder for each person", *LISTS, *TARS, *DUMPS))
 
 
 def _vectors(path: Path, dump: DumpOptions, model_digest: str) -> BulkSource:
