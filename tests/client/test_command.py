@@ -417,6 +417,19 @@ def test_the_person_that_a_guard_means_is_named(facedex: Facedex, server: FakeSe
     assert (done.code, "looks like bob: seems enrolled" in " ".join(done.out.split())) == (0, True)
 
 
+def test_a_person_without_a_photograph_is_named(facedex: Facedex, server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "people" / "ada").mkdir(parents=True)
+    (tmp_path / "people" / "ada" / "1.jpg").write_bytes(b"a photograph")
+    (tmp_path / "people" / "nobody").mkdir()
+    (tmp_path / "people" / "nobody" / "notes.txt").write_text("no photograph")
+    server.plan("GetGallery", gallery_pb2.GetGalleryResponse(gallery=STAFF))
+    server.plan_stream("EnrolStream", enrolling({}))
+    done = facedex("enrol", "staff", "--folder", tmp_path / "people")
+    assert done.code == 0
+    assert f"there is no photograph in {tmp_path / 'people' / 'nobody'}" in done.err
+    assert "people/ada\n" not in done.err
+
+
 def test_a_folder_without_people_is_said(facedex: Facedex, tmp_path: Path) -> None:
     done = facedex("enrol", "staff", "--folder", tmp_path)
     assert (done.code, "needs a folder for each person" in done.err) == (1, True)

@@ -110,10 +110,12 @@ def test_a_number_beyond_all_use_is_wrong_usage(tmp_path: Path, command: str) ->
 def test_a_new_gallery_can_be_rehearsed_and_is_not_made(folder: Path, people: Path) -> None:
     source = folder / "people"
     shutil.copy(people / "person_001" / "1.jpg", source / "eve" / "2.jpg")
+    (source / "nobody").mkdir()
     done = facedex_index(
         "--data", str(folder / "data"), "enrol", str(source), "--gallery", "staff", "--dry-run", "--json"
     )
     assert "gallery staff would be created" in done.stderr
+    assert f"there is no photograph in {source / 'nobody'}" in done.stderr
     told = json.loads(done.stdout)
     assert (told["job"], told["items"], told["enrolled"], len(told["refusals"])) == (None, 4, 1, 3)
     assert facedex_index("--data", str(folder / "data"), "jobs", "list", "--json").stdout.strip() == "[]"

@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from facedex.client.calls import Refusal
 from facedex.client.cli_output import cell, counted, new_table, print_json, print_line, print_table
-from facedex.client.cli_session import ExitCode, GalleryName, Json, connected, pairs, spoken
+from facedex.client.cli_session import ExitCode, GalleryName, Json, complain, connected, pairs, spoken
 from facedex.client.client import Client
 from facedex.client.faces import Face
 from facedex.client.galleries import GuardAction, SeveralFaces
 from facedex.client.identities import EnrolFinding, Enrolment, EnrolOutcome, EnrolRequest
-from facedex.client.people_folder import PersonPhotograph, photographs_in
+from facedex.client.people_folder import PersonPhotograph, people_without_photographs, photographs_in
 
 SeveralFacesChoice = Annotated[
     SeveralFaces | None,
@@ -150,7 +150,10 @@ def enrol(  # noqa: PLR0913 - one parameter for each option
 
 def _chosen(identity: str | None, photographs: Sequence[Path], folder: Path | None) -> Sequence[PersonPhotograph]:
     if folder is not None and identity is None:
-        return photographs_in(folder)
+        photographs_of_people = photographs_in(folder)
+        for name in people_without_photographs(folder):
+            complain(f"there is no photograph in {folder / name}")
+        return photographs_of_people
     if folder is None and identity is not None and photographs:
         return [PersonPhotograph(identity, path) for path in photographs]
     raise typer.BadParameter("give either an IDENTITY with one or more PHOTOs, or --folder PEOPLE")

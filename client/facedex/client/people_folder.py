@@ -20,11 +20,19 @@ def photographs_in(folder: Path) -> Sequence[PersonPhotograph]:
 
     Raises OSError where the folder cannot be read, or holds no person.
     """
-    people = sorted(person for person in folder.iterdir() if person.is_dir() and not person.name.startswith("."))
-    found = [PersonPhotograph(person.name, path) for person in people for path in _photographs_of(person)]
+    found = [PersonPhotograph(person.name, path) for person in _people(folder) for path in _photographs_of(person)]
     if not found:
         raise OSError(f"{folder}: no photographs; it needs a folder for each person, with the photographs in it")
     return found
+
+
+def people_without_photographs(folder: Path) -> Sequence[str]:
+    """Whose folders hold nothing that could be enrolled. Raises OSError where a folder cannot be read."""
+    return [person.name for person in _people(folder) if not _photographs_of(person)]
+
+
+def _people(folder: Path) -> list[Path]:
+    return sorted(person for person in folder.iterdir() if person.is_dir() and not person.name.startswith("."))
 
 
 def _photographs_of(person: Path) -> list[Path]:

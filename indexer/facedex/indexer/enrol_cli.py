@@ -34,6 +34,7 @@ from facedex.indexer.galleries import model_record
 from facedex.indexer.jobs.bulk import BulkEnrolment, findings_of
 from facedex.indexer.jobs.compreface import DumpOptions
 from facedex.indexer.jobs.engines import Engine, EngineKind, sight
+from facedex.indexer.jobs.folder import people_without_photographs
 from facedex.indexer.jobs.sources import bulk_source
 from facedex.indexer.policy import GalleryPolicy
 from facedex.indexer.store.records import JobState
@@ -118,6 +119,8 @@ def enrol(  # noqa: PLR0913  (a command has as many options as it has)
             dump=DumpOptions(collection, calculator),
         )
         survey = chosen.survey()  # a source that cannot be read leaves no new gallery
+        for person in people_without_photographs(source) if source.is_dir() else []:
+            say(f"there is no photograph in {person}")
         people = _gallery_or_new(galleries, gallery, dry_run=dry_run)
         looking = Engine(engine, ray_address, context.obj.device)
         with sight(looking, galleries, galleries.eyes(people)) as seen:

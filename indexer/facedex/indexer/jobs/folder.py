@@ -28,13 +28,21 @@ def photographs_of(folder: Path) -> list[Photograph]:
         InvalidArgument: the folder is missing, or holds no folder with a photograph.
 
     """
-    if not folder.is_dir():
-        raise InvalidArgument("PEOPLE", f"{folder} is no folder")
-    people = sorted(each for each in folder.iterdir() if each.is_dir() and not is_hidden(each.name))
-    found = [Photograph(person.name, path) for person in people for path in _files(person)]
+    found = [Photograph(person.name, path) for person in _people(folder) for path in _files(person)]
     if not found:
         raise InvalidArgument("PEOPLE", f"{folder} holds no photographs; it needs a folder for each person")
     return found
+
+
+def people_without_photographs(folder: Path) -> list[Path]:
+    """The folders of people that hold no photograph. Raises InvalidArgument where the folder is missing."""
+    return [person for person in _people(folder) if not _files(person)]
+
+
+def _people(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InvalidArgument("PEOPLE", f"{folder} is no folder")
+    return sorted(each for each in folder.iterdir() if each.is_dir() and not is_hidden(each.name))
 
 
 def _files(person: Path) -> list[Path]:
