@@ -21,6 +21,7 @@ from facedex.indexer.errors import DeadlinePassed, InvalidArgument, RequestIdReu
 from facedex.indexer.failpoints import Step
 from facedex.indexer.identification import Query
 from facedex.indexer.policy import EnrolmentPolicy, GalleryPolicy, GuardAction, QualityLimits, SeveralFaces
+from facedex.indexer.store import gallery_rows
 from facedex.indexer.store.records import IdentityDetails
 
 if TYPE_CHECKING:
@@ -288,7 +289,8 @@ def test_those_who_come_at_once_share_transactions_and_each_gets_his_own_answer(
 
     with ThreadPoolExecutor(others) as pool:
         answers = pool.map(come, range(others))
-        with house.store._writing():  # whoever is first has to wait for this
+        with house.store._writing() as connection:  # whoever is first has to wait for this
+            gallery_rows.lock_gallery(connection, house.gallery.record.id, name="staff")
             arrived.wait()
             time.sleep(0.2)
         enrolled = dict(answers)

@@ -90,7 +90,7 @@ def test_streams_are_waited_for_and_their_callers_have_time_to_read_why_they_end
     def stream() -> None:
         with patience.streaming():
             under_way.set()
-            time.sleep(0.3)
+            time.sleep(1)
             ended.set()
 
     other = threading.Thread(target=stream)

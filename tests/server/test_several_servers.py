@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def test_one_of_three_is_killed_and_one_joins_under_load_and_no_call_fails(site:
     vectors = create_gallery(first[0])
     target = "ipv4:" + ",".join([*(each.address for each in first), f"127.0.0.1:{port}"])
     ends = time.monotonic() + LOAD_SECONDS
-    with Client.connect(target, retry=RetryPolicy(attempts=6)) as client:
+    with Client.connect(target, retry=RetryPolicy(attempts=6)) as client, ExitStack() as connections:
         people = [People(client, vectors, first=10_000 * number) for number in range(4)]
         threads = [
             threading.Thread(target=each.work, args=[lambda: time.monotonic() > ends], daemon=True) for each in people
@@ -144,16 +145,18 @@ def test_one_of_three_is_killed_and_one_joins_under_load_and_no_call_fails(site:
         time.sleep(LOAD_SECONDS / 4)
         first[0].kill()
         site.start("--listen", f"127.0.0.1:{port}")
+        wires = [connections.enter_context(Wire(server.address)) for server in site.alive]
+        for wire in wires:
+            wire.info()
         for thread in threads:
             thread.join()
-    last_write = time.monotonic()
+        last_write = time.monotonic()
+        newest = max(revision for each in people for revision in each.enrolled.values())
+        for wire in wires:
+            wait_until(lambda each=wire: each.info().indexes[0].revision >= newest, within_seconds=1.0)  # type: ignore[misc]
+        assert time.monotonic() - last_write < 1.0, "all have caught up within a second of the last write"
     assert not [fault for each in people for fault in each.faults]
     assert min(len(each.erased) for each in people) > 0
-    newest = max(revision for each in people for revision in each.enrolled.values())
-    for server in site.alive:
-        with Wire(server.address) as wire:
-            wait_until(lambda each=wire: each.info().indexes[0].revision >= newest, within_seconds=1.0)  # type: ignore[misc]
-    assert time.monotonic() - last_write < 1.0, "all have caught up within a second of the last write"
     told = [everybody(server, vectors, people) for server in site.alive]
     assert len(told) == 3
     for answers in told:
