@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from tests.indexer.archive.moving import ADA, PASSPHRASE, export, import_into
 from tests.indexer.erasure_site import ErasureSite
 
@@ -263,6 +265,23 @@ CHANGED_MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], None], type[Archiv
     "a number that is none": (lambda each: each["gallery"].update(number="seven"), ArchiveDamaged),
     "a member without rows": (lambda each: each["members"][0].update(rows=None), ArchiveDamaged),
     "a model without a name": (lambda each: each["gallery"]["model"].update(name=None), ArchiveDamaged),
+    "a threshold that is no number": (
+        lambda each: each["gallery"]["model"].update(default_threshold="0.4"),
+        ArchiveDamaged,
+    ),
+    "a threshold that is no cosine": (
+        lambda each: each["gallery"]["model"].update(default_threshold=-2),
+        ArchiveDamaged,
+    ),
+    "a threshold that is NaN": (
+        lambda each: each["gallery"]["model"].update(default_threshold=float("nan")),
+        ArchiveDamaged,
+    ),
+    "a moment of no time zone": (lambda each: each.update(made_at="2024-01-01T00:00:00"), ArchiveDamaged),
+    "a gallery made in no time zone": (
+        lambda each: each["gallery"].update(created_at="2024-01-01T00:00:00"),
+        ArchiveDamaged,
+    ),
     "a field more": (lambda each: each["gallery"].update(note="all is well"), ArchiveDamaged),
 }
 
@@ -351,6 +370,25 @@ def test_what_no_gallery_holds_is_refused(site: ErasureSite, fault: dict[str, An
         read_back(rows, [changed])
     with pytest.raises(ArchiveDamaged, match="twice"):
         read_back(rows, [person, replace(person, number=77)])
+    same = replace(person.templates[1], source_digest=person.templates[0].source_digest)
+    with pytest.raises(ArchiveDamaged, match="twice"):
+        read_back(rows, [replace(person, templates=(person.templates[0], same))])
+
+
+def test_a_moment_beyond_all_calendars_is_refused(site: ErasureSite) -> None:
+    with site.store.exporting() as moment:
+        gallery = moment.gallery("staff")
+        people = list(moment.people(gallery, now=site.clock.now))
+    rows = Rows(gallery.model)
+    templates = rows.templates_file([each for each in people if each])
+    table = parquet.read_table(io.BytesIO(rows.people_file([each for each in people if each])))
+    place = table.schema.get_field_index("created_at")
+    far = pa.array([2**60] * len(table), pa.int64()).cast(pa.timestamp("us", "UTC"))
+    sink = io.BytesIO()
+    parquet.write_table(table.set_column(place, table.schema.field(place), far), sink)
+    members = Member("people", 1, len(sink.getvalue()), ""), Member("templates", 2, len(templates), "")
+    with pytest.raises(ArchiveDamaged, match="a value that is none"):
+        rows.people(members[0], sink.getvalue(), members[1], templates)
 
 
 def read_back(rows: Rows, people: list[Any]) -> list[Any]:

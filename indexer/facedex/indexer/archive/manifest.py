@@ -70,10 +70,11 @@ class Origin:
         model = ModelRecord(**document["model"])
         _check_types(model, str, "digest", "name", "licence", "threshold_basis")
         _check_types(model, int, "dimension")
+        _check_threshold(model.default_threshold)
         values: dict[str, Any] = {
             **document,
             "model": model,
-            "created_at": datetime.fromisoformat(document["created_at"]),
+            "created_at": _moment(document["created_at"]),
         }
         origin = cls(**values)
         _check_types(origin, str, "name")
@@ -120,7 +121,7 @@ class Manifest:
             return cls(
                 kind=Kind(document["kind"]),
                 store_id=str(document["store"]),
-                made_at=datetime.fromisoformat(document["made_at"]),
+                made_at=_moment(document["made_at"]),
                 software=str(document["software"]),
                 origin=None if document["gallery"] is None else Origin.from_json(document["gallery"]),
                 counts={str(name): int(count) for name, count in document["counts"].items()},
@@ -147,3 +148,21 @@ def _check_types(value: object, kind: type, *fields: str) -> None:
     wrong = [each for each in fields if not isinstance(getattr(value, each), kind)]
     if wrong:
         raise TypeError(wrong[0])
+
+
+def _moment(text: str) -> datetime:
+    """Raises ValueError where it does not say of which time zone."""
+    moment = datetime.fromisoformat(text)
+    if moment.utcoffset() is None:
+        raise ValueError(text)
+    return moment
+
+
+def _check_threshold(threshold: object) -> None:
+    """Raises TypeError, ValueError where it is no cosine."""
+    if threshold is None:
+        return
+    if not isinstance(threshold, int | float):
+        raise TypeError(threshold)
+    if not -1 <= threshold <= 1:
+        raise ValueError(threshold)

@@ -81,7 +81,7 @@ class Rows:
         self, people_member: Member, people_content: bytes, templates_member: Member, templates_content: bytes
     ) -> list[PortablePerson]:
         """The people of both files. Raises ArchiveDamaged."""
-        rows = _table(people_content, people_member, self._people).to_pylist()
+        rows = _rows(_table(people_content, people_member, self._people), people_member)
         table = _table(templates_content, templates_member, self._templates)
         templates = self._owned(templates_member, table)
         people = [_person(row, templates.pop(row["number"], ()), people_member) for row in rows]
@@ -95,10 +95,12 @@ class Rows:
         """Person → templates."""
         vectors = self._checked_vectors(member, table)
         owned: dict[int, list[PortableTemplate]] = {}
-        for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
+        for row, vector in zip(_rows(table.drop_columns(["vector"]), member), vectors, strict=True):
             if row["model_digest"] != self._model.digest:
                 raise ArchiveDamaged(f"{member.name} holds a template of another model")
             owned.setdefault(row["person"], []).append(_template(row, vector, member))
+        if any(len({each.source_digest for each in templates}) < len(templates) for templates in owned.values()):
+            raise ArchiveDamaged(f"{member.name} holds a photograph of somebody twice")
         return {person: tuple(templates) for person, templates in owned.items()}
 
     def _checked_vectors(self, member: Member, table: Any) -> list[bytes]:
@@ -127,7 +129,7 @@ def erasures_file(erased: Sequence[ErasedRow]) -> bytes:
 
 def erasures(member: Member, content: bytes) -> Iterator[ErasedRow]:
     """Raises ArchiveDamaged."""
-    for row in _table(content, member, _erasures_schema(arrow())).to_pylist():
+    for row in _rows(_table(content, member, _erasures_schema(arrow())), member):
         try:
             yield ErasedRow(row["store"], ErasureScope(row["scope"]), row["number"], row["born_at"])
         except ValueError:
@@ -194,6 +196,14 @@ def _file(table: Any, *, compression: str) -> bytes:
     plain = {"use_dictionary": ["model_digest"], "write_statistics": False}
     parquet.write_table(table, sink, compression=compression, row_group_size=MAX_ROWS, **plain)
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _rows(table: Any, member: Member) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (ValueError, OverflowError):  # a moment beyond all calendars
+        raise ArchiveDamaged(f"{member.name} holds a value that is none") from None
+    return rows
 
 
 def _table(content: bytes, member: Member, schema: Any) -> Any:
