@@ -25,6 +25,7 @@ from facedex.indexer.search.engine_index import EngineIndex
 from facedex.indexer.search.milvus import MilvusEngines
 from facedex.indexer.search.segment import Rows
 from facedex.indexer.store.records import IdentityDetails, ModelRecord
+from facedex.indexer.store.store import Store
 
 PEOPLE = 30
 NEW_MODEL = ModelRecord("ab" * 32, "new", MODEL.dimension, "", 0.5, "")
@@ -317,10 +318,34 @@ def test_a_gallery_that_changes_its_model_does_so_in_the_engine_too(house: House
         for each in galleries
     ]
     assert found[0] == found[1] == [f"person-{number}" for number in range(PEOPLE)]
-    house.store.successions.finish(house.store.gallery("staff"), policy=record.policy)
+    house.store.successions.finish(house.store.gallery("staff"), policy=lambda policy, _: policy)
     for each in galleries:
         each.catch_up()
         each.deliver()
     assert answers(galleries[0]) == answers(galleries[1])
     EngineIndexes(house.store, None, engines).discard_leftovers()
     assert len(engines.names("facedex_")) == 1
+
+
+def change_model(gallery: Gallery, model: ModelRecord, store: Store) -> None:
+    numbers = gallery.templates().template_ids.tolist()
+    store.successions.begin(gallery.record, model)
+    vectors = {number: person_vector(Person(number)) for number in numbers}
+    store.successions.add(gallery.record, vectors, model_digest=model.digest)
+    store.successions.put_in_force(gallery.record, digest="", certificate=None)
+    store.successions.finish(gallery.record, policy=lambda policy, _: policy)
+    gallery.catch_up()
+
+
+def test_a_gallery_that_changed_its_model_there_and_back_is_filled_anew(house: House, late: LateEngines) -> None:
+    filled(house)
+    first = server(house, late)
+    delivered(first)
+    change_model(first, NEW_MODEL, house.store)
+    delivered(first)
+    EngineIndexes(house.store, None, late).discard_leftovers()
+    change_model(house.open_gallery(), MODEL, house.store)  # by a command, which delivers nothing
+    again = server(house, late)
+    assert again.template_count == PEOPLE
+    probes = np.stack([person_vector(Person(number)) for number in range(1, PEOPLE + 1)])
+    assert all(face.candidates for face in again.identify(probes, Query(threshold=0.9)).faces)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -15,11 +16,12 @@ from sqlalchemy import event
 from tests.indexer.erasure_site import HORIZON, ErasureSite, made_template
 
 from facedex.indexer.erasure_check import checked_erasure
-from facedex.indexer.errors import IdentityNotFound, ReceiptInvalid
+from facedex.indexer.errors import IdentityNotFound, ReceiptInvalid, StoreUnavailable
 from facedex.indexer.failpoints import Step
 from facedex.indexer.identification import Query
 from facedex.indexer.store import parameters
 from facedex.indexer.store.engine import sqlite_url
+from facedex.indexer.store.purging import vacuum
 from facedex.indexer.store.receipts import Signer, canonical, verified
 from facedex.indexer.store.store import Store
 
@@ -229,6 +231,22 @@ def test_a_clean_up_that_fails_is_done_again_before_an_erasure_counts_as_complet
     assert site.store.erasures.page()[0].purged_at is None
     site.settle()
     assert written
+    assert site.store.erasures.page()[0].purged_at is not None
+
+
+def test_a_writer_in_the_way_of_a_clean_up_only_postpones_it(sqlite_site: ErasureSite) -> None:
+    site = sqlite_site
+    site.enrol("erased")
+    site.settle()
+    site.gallery.delete_identity("erased")
+    site.settle()
+    site.clock.advance(seconds=HORIZON.total_seconds() / 2)
+    with closing(sqlite3.connect(site.data / "facedex.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked"):
+            vacuum(site.store._engine)
+        writer.execute("ROLLBACK")
+    site.pass_horizon()
     assert site.store.erasures.page()[0].purged_at is not None
 
 

@@ -175,6 +175,23 @@ def test_a_gallery_that_is_deleted_meanwhile_is_not_found(house: House) -> None:
         identify(house, ADA)
 
 
+def test_a_gallery_does_not_become_another_one_of_its_name(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    enrol(house, "ada", ADA)
+    old, read = house.gallery.record, house.store.gallery
+
+    def recreated(name: str) -> GalleryRecord:
+        monkeypatch.undo()
+        house.store.delete_gallery(name)
+        house.store.create_gallery(name, model=MODEL, policy=policy_to_json(GalleryPolicy()))
+        return read(name)
+
+    house.store.update_policy("staff", policy_to_json(GalleryPolicy(keep_crops=True)))
+    monkeypatch.setattr(house.store, "gallery", recreated)
+    with pytest.raises(GalleryNotFound):
+        house.gallery.catch_up()
+    assert house.gallery.record == old
+
+
 def test_what_the_store_failed_at_is_taken_over_the_next_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     enrol(house, "ada", ADA)
     failures = iter([StoreUnavailable("away")])

@@ -314,6 +314,8 @@ def test_a_rotation_is_one_process_s_at_a_time_and_can_be_cancelled(site: Erasur
     next(running)
     with pytest.raises(JobTaken):
         KeyRotation(site.store).begin()
+    with pytest.raises(JobTaken):  # nor of one gallery beside that of everybody
+        KeyRotation(site.store).begin_in(site.gallery.record, lambda _gallery: None)
     cancel(site.store, job.id)
     with pytest.raises(JobTaken):
         next(running)

@@ -9,7 +9,7 @@ from tests.indexer.conftest import House
 from tests.indexer.doubles import Person, person_vector, photograph
 
 from facedex.indexer.enrolment import Enrol
-from facedex.indexer.errors import IdentityNotFound, InvalidArgument
+from facedex.indexer.errors import IdentityNotFound, IdentityOnHold, InvalidArgument
 from facedex.indexer.gallery import Gallery
 from facedex.indexer.identification import Query
 from facedex.indexer.store.records import Change, ChangeOp, IdentityDetails
@@ -87,6 +87,15 @@ def test_of_two_expiries_the_earlier_one_counts(house: House) -> None:
     for merged, kept, expected in (("b", "a", soon), ("a", "c", soon), ("d", "c", soon), ("e", "c", soon)):
         house.gallery.merge_identities(merged, into=kept)
         assert house.store.identity(house.gallery.record, kept).expires_at == expected
+
+
+def test_whoever_is_on_hold_is_not_merged_away(doubled: House) -> None:
+    record = doubled.gallery.record
+    doubled.store.update_identity(record, "ada", {"hold_reason": "court 7"})
+    with pytest.raises(IdentityOnHold, match="court 7"):
+        doubled.gallery.merge_identities("ada", into="ada-again")
+    doubled.gallery.merge_identities("ada-again", into="ada")
+    assert doubled.store.identity(record, "ada").hold_reason == "court 7"
 
 
 def test_a_merge_that_names_nobody_changes_nothing(doubled: House) -> None:

@@ -17,6 +17,7 @@ from facedex.indexer.errors import ModelChanged, NoSuccession, StoreUnavailable,
 from facedex.indexer.gallery import ModelsChanged
 from facedex.indexer.identification import Decision, Query, SearchMode
 from facedex.indexer.jobs import changeover
+from facedex.indexer.policy import policy_to_json
 from facedex.indexer.store.engine import open_engine
 from facedex.indexer.store.enrolling import EnrolmentEntry
 from facedex.indexer.store.records import IdentityDetails, ModelRecord, NewEnrolment, NewTemplate, SuccessorVector
@@ -140,6 +141,27 @@ def test_a_database_that_is_away_at_the_cut_over_only_postpones_it(
     house.gallery.catch_up()
     assert house.gallery.asks_both_models
     assert [best(house.gallery, number) for number in (3, 58)] == ["3", "58"]
+
+
+def test_what_was_made_for_another_model_is_not_put_in_force(house: House, templates: dict[int, int]) -> None:
+    embed(house, templates)
+    meant = house.gallery.record
+    house.store.successions.abandon(meant)
+    house.store.successions.begin(meant, replace(NEW_MODEL, digest="cd" * 32))
+    with pytest.raises(NoSuccession):
+        house.store.successions.set_scale(meant, {})
+    with pytest.raises(NoSuccession):
+        house.store.successions.put_in_force(meant, digest="", certificate=None)
+
+
+def test_a_policy_that_is_changed_while_a_change_of_model_is_finished_stays(
+    house: House, templates: dict[int, int]
+) -> None:
+    embed(house, templates)
+    cut_over(house)
+    house.store.update_policy("staff", policy_to_json(replace(house.gallery.policy, retention_seconds=600)))
+    changeover.finish(house.gallery)
+    assert house.gallery.policy.retention_seconds == 600
 
 
 def test_candidates_of_both_models_stand_in_one_list_in_descending_score(

@@ -58,8 +58,7 @@ class EngineIndexes(Indexes):
         """Over the collection as any server left it; one that has lost rows since is filled from the beginning."""
         revision = self._store.delivered_revision(gallery.id, self._name(gallery))
         index = self._index(gallery)
-        # Each change behind that revision adds one template at most.
-        is_complete = len(index) + gallery.revision - revision >= gallery.template_count
+        is_complete = len(index) + self._store.additions_after(gallery.id, revision) >= gallery.template_count
         return OpenedIndex(index, revision if is_complete else 0)
 
     def frozen(self, gallery: GalleryRecord, opened: OpenedIndex) -> Snapshot | None:  # noqa: ARG002  (none is written)

@@ -296,7 +296,7 @@ class Gallery:
 
         All of it or, where the store fails, nothing.
         """
-        record = self._store.gallery(self._record.name)
+        record = self._present_record()
         index = self._index if record.model == self._record.model else self._changed_index(record, revision)
         successor = self._successor
         if successor is None or record.succession is None or not successor.is_of(record.succession):
@@ -307,6 +307,13 @@ class Gallery:
         self._thresholds = self._thresholds_in_force()
         self._watch = None
         self._searchable = self._published()
+
+    def _present_record(self) -> GalleryRecord:
+        """As the store has it. Raises GalleryNotFound, also where there is another one of its name."""
+        record = self._store.gallery(self._record.name)
+        if record.id != self._record.id:
+            raise GalleryNotFound(self._record.name)
+        return record
 
     def _changed_index(self, record: GalleryRecord, revision: int) -> GalleryIndex:
         """The new model's index, which takes the place of the old one's."""
@@ -333,7 +340,8 @@ class Gallery:
         if succession is None:
             return None
         known = self._successor
-        new = known.new if known is not None and known.succession.model == succession.model else None
+        is_same = known is not None and known.succession.created_at == succession.created_at
+        new = known.new if known is not None and is_same and known.succession.model == succession.model else None
         successor = SuccessionIndexes(record, succession, store=self._store, indexes=self._indexes, new=new)
         for batch in self._store.changes(record.id, after=0):
             successor.apply([each for each in batch if each.seq <= until])
@@ -381,7 +389,7 @@ class Gallery:
 
     def _reload_policy(self) -> None:
         """Takes over policy and certificate; both or, where the store fails, neither."""
-        record = replace(self._record, policy=self._store.gallery(self._record.name).policy)
+        record = replace(self._record, policy=self._present_record().policy)
         own_thresholds = self._loaded_own_thresholds(record)
         self._record, self._policy, self._own_thresholds = record, policy_from_json(record.policy), own_thresholds
         self._thresholds = self._thresholds_in_force()
@@ -706,8 +714,7 @@ class Gallery:
         """
         if not template_ids:
             return
-        if self._store.gallery(self._record.name).id != self._record.id:  # another one of the same name
-            raise GalleryNotFound(self._record.name)
+        self._present_record()
         logger.warning("gallery %d: %d templates have gone past the change log", self._record.id, len(template_ids))
         with self._applying:
             self._index.erase(list(template_ids))

@@ -150,9 +150,10 @@ class Indexes:
 
     def _discard(self, path: Path) -> None:
         key_id = seal_of(path)
-        path.unlink(missing_ok=True)
+        # First, since nothing but the file names it.
         if key_id and self._store.encryption.is_on:
             self._store.encryption.forget_snapshot(key_id)
+        path.unlink(missing_ok=True)
 
     def saved(self, gallery: GalleryRecord) -> Snapshot | None:
         """What the gallery's file holds; None where there is none.

@@ -118,6 +118,14 @@ def test_a_job_that_is_done_stays_done(house: House) -> None:
     assert house.store.cancel_job(job.id).state is JobState.DONE
 
 
+def test_a_job_that_ended_is_not_cancelled_by_who_saw_it_silent(house: House) -> None:
+    house.store.create_job("add", "staff", {"numbers": [1]})
+    runner_of(house, add=add).run_one()
+    (done,) = house.store.jobs()
+    house.store.finish_job(done, JobState.CANCELLED)
+    assert house.store.job(done.id) == done
+
+
 def test_a_runner_that_stops_gives_its_job_back(house: House) -> None:
     slow = Slow()
     job = house.store.create_job("slow", "staff", {})

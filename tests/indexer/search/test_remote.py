@@ -129,3 +129,23 @@ def test_more_erased_people_than_the_engine_gives_at_once_hide_nobody() -> None:
     (hits,) = index.search(VECTORS[:1], limit=3)
     assert {hit.identity_id for hit in hits} <= living
     assert len(hits) == 3
+
+
+def test_rows_that_somebody_else_put_into_the_engine_hide_nobody_and_end_every_search() -> None:
+    """They are nearest to the probe, more than it gives at once, and the store knows their numbers."""
+    engine = engine_with(5)
+    forged = set(range(20, 120))
+
+    def judged(rows: Rows) -> Judgement:
+        genuine = np.array([number not in forged for number in rows.template_ids.tolist()], np.bool_)
+        return Judgement(np.ones(len(rows), np.bool_), genuine)
+
+    index = RemoteIndex(DIMENSION, engine, judged)
+    numbers = [*range(20, 120), *range(200, 205)]
+    index.add(numbers, numbers, VECTORS[numbers])
+    for _ in range(50):
+        index.deliver()
+    engine.happen()
+    (hits,) = index.search(VECTORS[:1], limit=3)
+    assert {hit.identity_id for hit in hits} <= set(range(200, 205))
+    assert len(hits) == 3

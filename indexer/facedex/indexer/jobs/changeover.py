@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 def measure_scale(gallery: Gallery) -> bool:
     """Measures how the scores of both models compare; False where too few people have vectors of both."""
+    record = gallery.record
     old, new = templates_of_both(gallery)
     try:
         scale = ScoreScale.measured(old.vectors, new.vectors, old.identity_ids)
     except SuccessionTooSmall:
         return False
-    gallery.store.successions.set_scale(gallery.record, scale.to_json())
+    gallery.store.successions.set_scale(record, scale.to_json())
     gallery.catch_up()
     return True
 
@@ -56,12 +57,13 @@ def cut_over(gallery: Gallery, *, detector: ModelManifest, report: Callable[[flo
         CalibrationError: the target cannot be promised with the new model.
 
     """
-    counts = gallery.store.successions.counts(gallery.record)
+    record = gallery.record  # with the model that is meant, whatever is begun meanwhile
+    counts = gallery.store.successions.counts(record)
     if not measure_scale(gallery) and _needs_scale(gallery, counts.embedded_templates < counts.templates):
         raise SuccessionTooSmall(identities=counts.embedded_identities, needed=LEAST_IDENTITIES)
     certificate = _certificate(gallery, detector=detector, report=report)
     gallery.store.successions.put_in_force(
-        gallery.record,
+        record,
         digest="" if certificate is None else certificate.digest,
         certificate=None if certificate is None else certificate.to_json(),
     )
@@ -86,10 +88,12 @@ def _certificate(gallery: Gallery, *, detector: ModelManifest, report: Callable[
 
 def finish(gallery: Gallery) -> None:
     """The new model's vectors take the place of the old ones; there is no way back. Raises SuccessionIncomplete."""
-    succession = _succession(gallery)
-    policy = policy_on_scale(gallery.policy, succession)
-    gallery.store.successions.finish(gallery.record, policy=policy_to_json(policy))
+    gallery.store.successions.finish(gallery.record, policy=_on_new_scale)
     gallery.catch_up()
+
+
+def _on_new_scale(policy: dict[str, Any], succession: Succession) -> dict[str, Any]:
+    return policy_to_json(policy_on_scale(policy_from_json(policy), succession))
 
 
 def _succession(gallery: Gallery) -> Succession:

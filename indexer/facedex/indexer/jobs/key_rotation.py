@@ -35,8 +35,7 @@ class KeyRotation:
             DataKeysMissing: there are none.
 
         """
-        known = self._store.unfinished_rotation()
-        check_free(self._store, known)
+        known = self._unfinished("")
         return self._store.begin_rotation(this_process(), known=known)
 
     def begin_in(self, gallery: GalleryRecord, change: Callable[[GalleryRecord], object]) -> JobRecord:
@@ -46,11 +45,23 @@ class KeyRotation:
             JobTaken, DataKeysMissing: as above, and what `change` raises.
 
         """
-        known = self._store.unfinished_rotation(gallery.name)
-        check_free(self._store, known)
+        known = self._unfinished(gallery.name)
         if known is None:
             change(gallery)
         return self._store.begin_rotation(this_process(), known=known, gallery=gallery)
+
+    def _unfinished(self, scope: str) -> JobRecord | None:
+        """The rotation in a gallery, or of everybody, that was begun and not ended.
+
+        Raises:
+            JobTaken: a process that lives is at one, wherever: two at a time could give somebody two new keys, and lose
+                sight of the old one.
+
+        """
+        unfinished = self._store.unfinished_rotations()
+        for each in unfinished:
+            check_free(self._store, each)
+        return next((each for each in unfinished if each.gallery == scope), None)
 
     def run(self, job: JobRecord) -> Generator[Sequence[Person]]:
         """Yields each group when it is under new keys. Interrupted or closed, the job waits for the same call.

@@ -83,7 +83,7 @@ class MilvusEngine:
         pages = self._client.query_iterator(
             self._collection, filter="", output_fields=_FIELDS, batch_size=_AT_ONCE, consistency_level="Strong"
         )
-        while found := pages.next():
+        while found := _next(pages):
             yield self._as_rows(found)
         pages.close()
 
@@ -173,6 +173,11 @@ def named_errors() -> Generator[None]:
         yield
     except library.MilvusException as error:
         raise EngineUnavailable(str(error.message).splitlines()[0]) from None
+
+
+def _next(pages: Any) -> Any:
+    with named_errors():
+        return pages.next()
 
 
 def _library() -> Any:

@@ -190,9 +190,10 @@ class RemoteIndex:
         """Asks for more and more, until nothing that was not looked at can change the list, not even by a tie."""
         known: tuple[Hit, ...] = ()
         count = min(self._engine.most, max(FIRST_COUNT, 4 * limit))
+        has_delivered = False
         while True:
-            rows, last = self._engine.nearest(probe, count, scope)
-            rows = self._living(rows)
+            nearest, last = self._engine.nearest(probe, count, scope)
+            rows = self._living(nearest)
             scores = exact_scores(rows.vectors, probe)
             found = best_of_each_identity(rows.template_ids, rows.identity_ids, scores, min_score=min_score)
             hits = _best([*known, *found], limit)
@@ -202,10 +203,14 @@ class RemoteIndex:
             if count < self._engine.most:
                 count = min(self._engine.most, WIDENING * count)
                 continue
-            if not found:  # as much as it gives at once, and all of them erased: it has to forget them first
+            done = {hit.identity_id for hit in found}
+            if not found and not has_delivered:  # all of them erased: it has to forget them first
                 self.deliver()
+                has_delivered = True
+            elif not found:  # none of them is what the store has: whoever put them there, the rest without them
+                done = set(nearest.identity_ids.tolist())
             # As much as it gives at once, and still few people: the rest without those who are known.
-            known, scope = hits, Scope(scope.allowed, scope.excluded | {hit.identity_id for hit in found})
+            known, scope = hits, Scope(scope.allowed, scope.excluded | done)
 
     def unseen_rows(self) -> Rows:
         """What the engine does not show yet."""

@@ -116,6 +116,13 @@ def _vectors(row: Any, sealers: Mapping[str, Sealer] | None) -> dict[str, NDArra
     }
 
 
+def count_additions(connection: Connection, gallery_id: int, *, after: int) -> int:
+    """How many templates that are still there were added after a revision."""
+    added = change.join(template, template.c.id == change.c.template_id)
+    wanted = (change.c.gallery_id == gallery_id) & (change.c.seq > after) & (change.c.op == ChangeOp.ADD.value)
+    return connection.execute(select(func.count()).select_from(added).where(wanted)).scalar_one()
+
+
 def select_change_time(connection: Connection, gallery_id: int, seq: int) -> datetime | None:
     """When a change was made; None where the log has no such number."""
     where = (change.c.gallery_id == gallery_id) & (change.c.seq == seq)

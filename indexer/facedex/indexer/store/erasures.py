@@ -150,7 +150,8 @@ class Erasures:
         with self._writing() as connection:
             found = gallery_rows.locked_gallery(connection, tombstone.gallery_id)
             was_back = erasing.replay(connection, self.terms(tombstone.reason), found, tombstone)
-            if is_own and not was_back:
+            # Another process may have done so since it was looked for.
+            if is_own and not was_back and erasure_rows.select_erasure(connection, tombstone.erasure_id) is None:
                 erasure_rows.insert_tombstone(connection, tombstone)
             return was_back
 

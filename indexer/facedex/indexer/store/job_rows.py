@@ -76,7 +76,8 @@ def finish_job(
     values: dict[str, Any] = {"state": state.value, "result": result, "error": error[:1000]}
     if state is JobState.DONE:
         values["progress"] = 1.0
-    connection.execute(update(job).where(job.c.id == job_id, job.c.owner == owner).values(values))
+    mine = and_(job.c.id == job_id, job.c.owner == owner, job.c.state == JobState.RUNNING.value)
+    connection.execute(update(job).where(mine).values(values))
 
 
 def release_job(connection: Connection, job_id: int, owner: str) -> None:

@@ -20,10 +20,10 @@ LONGEST_MESSAGE = 500
 FINDINGS_AT_ONCE = 1_000
 
 
-def select_unfinished(connection: Connection, kind: str, gallery: str) -> list[JobRecord]:
-    """Work of this kind that was begun and not ended, the newest first."""
+def select_unfinished(connection: Connection, kind: str) -> list[JobRecord]:
+    """Work of this kind, in any gallery, that was begun and not ended, the newest first."""
     states = (JobState.WAITING.value, JobState.RUNNING.value)
-    wanted = (job.c.kind == kind) & (job.c.gallery == gallery) & job.c.state.in_(states)
+    wanted = (job.c.kind == kind) & job.c.state.in_(states)
     numbers = connection.execute(select(job.c.id).where(wanted).order_by(job.c.id.desc())).scalars().all()
     return [job_rows.select_job(connection, number) for number in numbers]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from facedex.indexer.errors import StoreUnavailable
 from facedex.indexer.store.engine import BUSY_TIMEOUT_SECONDS, named_errors
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 
 # While it waits for readers, a checkpoint lets no writer in: short, and tried again later.
 PATIENCE_SECONDS = 0.5
-DEAD_ROWS = ("identity", "template", "request", "gallery", "change")
+DEAD_ROWS = ("identity", "template", "successor_vector", "request", "gallery", "change")
 
 
 def is_sqlite(engine: Engine) -> bool:
@@ -47,15 +48,21 @@ def vacuum(engine: Engine) -> None:
 
 @contextmanager
 def _alone(engine: Engine) -> Generator[Any]:
-    """The driver's own connection, outside any transaction, which does not wait long for others."""
+    """The driver's own connection, outside any transaction, which does not wait long for others.
+
+    Raises StoreUnavailable inside the block too, where others are in the way.
+    """
     with named_errors(), engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
+        library: Any = engine.dialect.dbapi
         if not is_sqlite(engine):
             driver.commit()
             driver.autocommit = True
         try:
             _set_patience(engine, driver, PATIENCE_SECONDS)
             yield driver
+        except library.Error as error:  # the driver's own, which SQLAlchemy has not seen
+            raise StoreUnavailable(str(error).partition("\n")[0]) from None
         finally:
             _set_patience(engine, driver, BUSY_TIMEOUT_SECONDS)
             if not is_sqlite(engine):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from facedex.indexer.errors import IdentityNotFound, InvalidArgument
+from facedex.indexer.errors import IdentityNotFound, IdentityOnHold, InvalidArgument
 from facedex.indexer.failpoints import Reached, Step, nothing_fails
 from facedex.indexer.set_digest import TemplateDigester
 from facedex.indexer.store import (
@@ -326,13 +326,13 @@ class Store:
     def unfinished_bulk(self, gallery: str, source: dict[str, Any]) -> JobRecord | None:
         """The bulk enrolment of this source that was begun and not ended, whoever works on it."""
         with self._reading() as connection:
-            known = ledger_rows.select_unfinished(connection, BULK_ENROLMENT, gallery)
-        return next((each for each in known if each.arguments == source), None)
+            known = ledger_rows.select_unfinished(connection, BULK_ENROLMENT)
+        return next((each for each in known if (each.gallery, each.arguments) == (gallery, source)), None)
 
-    def unfinished_rotation(self, gallery: str = "") -> JobRecord | None:
-        """The rotation of data keys, of everybody or in a gallery, that was begun and not ended, whoever works on it."""
+    def unfinished_rotations(self) -> list[JobRecord]:
+        """Rotations of data keys, of everybody or in a gallery, that were begun and not ended, whoever works on them."""
         with self._reading() as connection:
-            return next(iter(ledger_rows.select_unfinished(connection, KEY_ROTATION, gallery)), None)
+            return ledger_rows.select_unfinished(connection, KEY_ROTATION)
 
     def begin_bulk(self, gallery: str, source: dict[str, Any], owner: str, *, known: JobRecord | None) -> JobRecord:
         """A bulk enrolment for this process: the known one where it stopped, or a new one.
@@ -546,6 +546,10 @@ class Store:
         They get new numbers, since a number in the log or in a snapshot means one face of one identity for ever. What is
         known of the person is what the other identity has, except that the earlier of both expiries counts: no template
         is kept for longer than was said. Nobody is erased, so there is no tombstone: an older backup may bring back both.
+
+        Raises:
+            IdentityOnHold: the one that would be deleted.
+
         """
         if external_id == into:
             raise InvalidArgument("into", "is the same identity; name another one")
@@ -554,6 +558,8 @@ class Store:
                 connection, gallery.id, name=gallery.name, model_digest=gallery.model.digest
             )
             kept, merged = (self._alive_identity(connection, gallery, each) for each in (into, external_id))
+            if merged.hold_reason:
+                raise IdentityOnHold(gallery.name, merged.hold_reason)
             standing, count = self._move_templates(connection, gallery, merged.id, kept.id, standing=standing)
             standing = _expire_no_later(connection, gallery, kept, merged, standing=standing)
             digester = self.digester(gallery.model.digest)
@@ -614,6 +620,11 @@ class Store:
         """How much of a gallery's log a vector engine's collection holds; 0 where nothing is known of it."""
         with self._reading() as connection:
             return delivery_rows.select_revision(connection, gallery_id, collection)
+
+    def additions_after(self, gallery_id: int, revision: int) -> int:
+        """How many templates that are still there were added after a revision."""
+        with self._reading() as connection:
+            return change_rows.count_additions(connection, gallery_id, after=revision)
 
     def note_delivered(self, gallery_id: int, collection: str, revision: int) -> None:
         """Everything until this revision is in the collection. Nothing happens where the gallery is gone."""

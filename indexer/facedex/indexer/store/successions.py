@@ -130,7 +130,10 @@ class Successions:
     def _update(self, gallery: GalleryRecord, values: dict[str, Any]) -> None:
         with self._writing() as connection:
             standing = gallery_rows.lock_gallery(connection, gallery.id, name=gallery.name)
-            _known(connection, gallery)
+            known = _known(connection, gallery)
+            meant = gallery.succession
+            if meant is not None and known.model.digest != meant.model.digest:  # begun anew with another one meanwhile
+                raise NoSuccession(gallery.name)
             succession_rows.update_succession(connection, gallery.id, values)
             _tell(connection, gallery, standing)
 
@@ -152,10 +155,10 @@ class Successions:
             succession_rows.delete_succession(connection, gallery.id)
             _tell(connection, gallery, standing)
 
-    def finish(self, gallery: GalleryRecord, *, policy: dict[str, Any]) -> None:
+    def finish(self, gallery: GalleryRecord, *, policy: Callable[[dict[str, Any], Succession], dict[str, Any]]) -> None:
         """The new model's vectors take the place of the old ones, which are deleted: there is no way back.
 
-        `policy` is the gallery's, with cosines of the new model.
+        `policy` makes one with cosines of the new model of the gallery's, as it is under the lock.
 
         Raises:
             NoSuccession: there is none.
@@ -174,7 +177,8 @@ class Successions:
             sealed = succession_rows.move_in(connection, gallery.id, digest)
             succession_rows.delete_succession(connection, gallery.id)
             gallery_rows.set_model(connection, gallery.id, digest)
-            gallery_rows.update_policy(connection, gallery.name, policy)
+            present = gallery_rows.select_gallery(connection, gallery.name).policy
+            gallery_rows.update_policy(connection, gallery.name, policy(present, succession))
             if succession.certificate is not None:
                 gallery_rows.insert_certificate(
                     connection, gallery.id, succession.certificate_digest, succession.certificate, now=self._clock()
