@@ -22,7 +22,7 @@ def test_a_manifest_of_an_embedder_tells_its_contract() -> None:
     assert manifest.embedder is not None
     assert manifest.embedder.border is Border.REPLICATE
     assert not manifest.embedder.mirror_average
-    assert manifest.default_threshold == 0.51
+    assert manifest.default_threshold == 0.5
     assert manifest.input.channels is ChannelOrder.BGR
 
 
@@ -60,7 +60,7 @@ WRONG = [
     ("[38.2946, 51.6963]", '["a", "b"]', "alignment.points"),
     ('border = "replicate"', 'border = "mirror"', "alignment.border"),
     ("dimension = 256", "", "output.dimension"),
-    ("cosine = 0.51", "cosine = 2.0", "threshold.cosine"),
+    ("cosine = 0.50", "cosine = 2.0", "threshold.cosine"),
     ("basis = ", "bases = ", "threshold.basis"),
     ("[output]", "[output]\ncolour = 1", "output.colour"),
     ("[input]", "[input]\nmultiple_of = 32", "input.multiple_of"),
