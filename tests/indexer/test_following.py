@@ -111,7 +111,11 @@ def test_people_are_enrolled_into_one_gallery_while_another_one_is_loaded(
         catch_up(self)
 
     monkeypatch.setattr(Gallery, "catch_up", slow)
-    monkeypatch.setattr(site.galleries, "eyes", lambda _gallery: None)
+
+    def eyes(_gallery: Gallery) -> None:
+        """Nobody looks at a photograph here."""
+
+    monkeypatch.setattr(site.galleries, "eyes", eyes)
     with ThreadPoolExecutor() as threads:
         loading = threads.submit(site.galleries.get, "large")
         assert is_loading.wait(WAIT_SECONDS)
