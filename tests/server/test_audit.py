@@ -98,6 +98,28 @@ def test_each_call_is_written_down_with_key_gallery_and_outcome(app: App) -> Non
     assert app._store.audit.examined().is_whole
 
 
+def test_who_finds_no_place_is_written_down_too(tmp_path: Path) -> None:
+    over = threading.Event()
+    with app_over(tmp_path / "data", max_concurrent_streams=1) as app:
+        key = key_of(app._store, *Role)
+        with wire_with(app, key) as wire:
+            create(wire)
+            probe = identify_request("staff", vectors_of(wire).vector(1))
+
+            def one_frame() -> Iterator[identification_pb2.IdentifyStreamRequest]:
+                yield identification_pb2.IdentifyStreamRequest(identify=probe)
+                over.wait()
+
+            first = wire.identification.IdentifyStream(one_frame())
+            assert next(first).HasField("identified")
+            try:
+                refused = refusal(lambda: list(wire.identification.IdentifyStream(iter(()))))
+            finally:
+                over.set()
+            assert refused.reason == "OVERLOADED"
+        assert ("IdentifyStream", "", "OVERLOADED") in told(written(app), key)
+
+
 def test_a_search_is_written_down_with_its_threshold_and_revision(app: App) -> None:
     key = key_of(app._store, *Role)
     with wire_with(app, key) as wire:

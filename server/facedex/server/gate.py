@@ -38,6 +38,10 @@ class Gate:
         """Who calls. Raises NotKnown, StoreUnavailable."""
         return Caller() if method.startswith(HEALTH) else self._keys.caller(_authorization(context))
 
+    def known_caller(self, context: grpc.ServicerContext) -> Caller | None:
+        """Who calls, as far as that is known without asking the database."""
+        return self._keys.known_caller(_authorization(context))
+
     def admit(self, method: str, caller: Caller) -> None:
         """Whether the caller may use this method at all; before anything is read of the request. Raises RoleMissing."""
         caller.require_role(self._rule(method).roles)

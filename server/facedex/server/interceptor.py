@@ -16,13 +16,13 @@ from grpc_status import rpc_status
 
 from facedex.indexer.errors import MalformedMessage
 from facedex.server.access import Caller
-from facedex.server.admission import HEALTH, Stopping
+from facedex.server.admission import HEALTH, Overloaded, Stopping
 from facedex.server.status import Failure, failure_of, is_expected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from facedex.server.admission import Places
+    from facedex.server.admission import Admission, Places
     from facedex.server.gate import Gate
     from facedex.server.metrics import Metrics
     from facedex.server.patience import Patience
@@ -87,11 +87,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         return wrapped
 
     def _unary(self, method: str, handler: Any) -> Any:
-        place = self._places.of_calls(method).place
+        places = self._places.of_calls(method)
 
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with self._told(method, context), self._recorder.recording(method, context) as record:
-                with place():
+                with self._place(places, context, record):
                     caller = self._admitted(method, context, record)
                     request = self._asked_once(method, messages, handler, context, record)
                     with self._gate.open_for(caller, context):
@@ -102,10 +102,14 @@ class CallInterceptor(grpc.ServerInterceptor):
         return call
 
     def _watch(self, method: str, handler: Any) -> Any:
-        place = self._places.of_streams(method).place
+        places = self._places.of_streams(method)
 
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._told(method, context), self._recorder.recording(method, context) as record, place():
+            with (
+                self._told(method, context),
+                self._recorder.recording(method, context) as record,
+                self._place(places, context, record),
+            ):
                 self._admitted(method, context, record)
                 request = self._asked_once(method, messages, handler, context, record)
                 with self._patience.waiting(context, seconds=math.inf):
@@ -114,13 +118,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         return call
 
     def _stream(self, method: str, handler: Any) -> Any:
-        place = self._places.of_streams(method).place
+        places = self._places.of_streams(method)
 
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with (
                 self._told(method, context),
                 self._recorder.recording(method, context) as record,
-                place(),
+                self._place(places, context, record),
                 self._patience.streaming(),
             ):
                 self._admitted(method, context, record)
@@ -138,6 +142,16 @@ class CallInterceptor(grpc.ServerInterceptor):
         record.note_answer(answer)
         self._metrics.answered(gallery, record.outcomes)
         self._recorder.answered(record, gallery)
+
+    @contextmanager
+    def _place(self, places: Admission, context: grpc.ServicerContext, record: Record) -> Generator[None]:
+        """A place. For the audit, whoever finds none is known by the keys that were read before."""
+        try:
+            with places.place():
+                yield
+        except Overloaded:
+            record.caller = self._gate.known_caller(context)
+            raise
 
     def _admitted(self, method: str, context: grpc.ServicerContext, record: Record) -> Caller:
         if self._patience.is_lost and not method.startswith(HEALTH):
