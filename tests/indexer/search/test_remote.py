@@ -149,3 +149,17 @@ def test_rows_that_somebody_else_put_into_the_engine_hide_nobody_and_end_every_s
     (hits,) = index.search(VECTORS[:1], limit=3)
     assert {hit.identity_id for hit in hits} <= set(range(200, 205))
     assert len(hits) == 3
+
+
+def test_who_has_erased_faces_and_a_living_one_behind_them_is_found() -> None:
+    """The erased ones are more than the engine gives at once, and it forgets them late."""
+    engine = engine_with(6)
+    index, erased, living = Kept(DIMENSION, engine), list(range(20, 180)), list(range(200, 205))
+    index.add([*erased, *living], [*(number % 5 for number in erased), *range(5)], VECTORS[[*erased, *living]])
+    for _ in range(50):
+        index.index.deliver()
+    engine.happen()
+    index.living = set(living)
+    index.index.erase(erased)
+    (hits,) = index.search(VECTORS[:1], limit=5)
+    assert sorted(hit.template_id for hit in hits) == living

@@ -190,7 +190,6 @@ class RemoteIndex:
         """Asks for more and more, until nothing that was not looked at can change the list, not even by a tie."""
         known: tuple[Hit, ...] = ()
         count = min(self._engine.most, max(FIRST_COUNT, 4 * limit))
-        has_delivered = False
         while True:
             nearest, last = self._engine.nearest(probe, count, scope)
             rows = self._living(nearest)
@@ -204,13 +203,18 @@ class RemoteIndex:
                 count = min(self._engine.most, WIDENING * count)
                 continue
             done = {hit.identity_id for hit in found}
-            if not found and not has_delivered:  # all of them erased: it has to forget them first
+            if not found:  # it has to forget the erased first, and whatever else somebody put there is looked past
+                done = self._owners_but_for_erased(nearest)
                 self.deliver()
-                has_delivered = True
-            elif not found:  # none of them is what the store has: whoever put them there, the rest without them
-                done = set(nearest.identity_ids.tolist())
             # As much as it gives at once, and still few people: the rest without those who are known.
             known, scope = hits, Scope(scope.allowed, scope.excluded | done)
+
+    def _owners_but_for_erased(self, rows: Rows) -> set[int]:
+        """Identities of rows that are not about to be deleted in the engine."""
+        with self._changing:
+            undead = set(self._undead)
+        owners = zip(rows.template_ids.tolist(), rows.identity_ids.tolist(), strict=True)
+        return {identity for number, identity in owners if number not in undead}
 
     def unseen_rows(self) -> Rows:
         """What the engine does not show yet."""
