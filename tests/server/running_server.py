@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = {**os.environ, "PYTHONFAULTHANDLER": "1"}
 COMMANDS = Path(sys.executable).parent
 # Generous: other work may keep the machine's cores busy.
-START_SECONDS = 120.0
+START_SECONDS = 40.0
 STOP_SECONDS = 30.0
 CALL_SECONDS = 60.0
 

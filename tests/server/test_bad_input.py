@@ -426,7 +426,7 @@ def test_work_stops_when_the_deadline_has_passed(server: RunningServer, wire: Wi
     photographs = [photograph(person, take) for person in range(1, 21) for take in range(1, 6)]
     request = enrol_request(gallery, "everybody", *photographs)
     seen = len(server.events())
-    refused = refusal(lambda: wire.enrolment.Enrol(request, timeout=0.3))
+    refused = refusal(lambda: wire.enrolment.Enrol(request, timeout=0.6))
     assert refused.code == grpc.StatusCode.DEADLINE_EXCEEDED
 
     def ended() -> list[dict[str, Any]]:
@@ -434,8 +434,7 @@ def test_work_stops_when_the_deadline_has_passed(server: RunningServer, wire: Wi
 
     wait_until(lambda: bool(ended()))
     (event,) = ended()
-    # The latter where it passed while the photographs were still on their way.
-    assert event["code"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
+    assert event["code"] == "DEADLINE_EXCEEDED"
     assert event["duration_ms"] < 1_500  # all of it takes several seconds
     listed = wire.enrolment.ListIdentities(enrolment_pb2.ListIdentitiesRequest(gallery=gallery))
     assert not listed.identities

@@ -122,26 +122,24 @@ def test_a_cancelled_stream_is_told_at_its_next_mark(store: Store) -> None:
         stream.note(GOOD)
 
 
-def test_a_stream_that_is_cancelled_after_its_last_mark_ends_as_cancelled(store: Store) -> None:
-    def stream() -> None:
-        with stream_job(store) as job:
-            assert len(list(job.watched(iter([enrol_request("staff", "ada")])))) == 1
-            job._written_at = -HEARTBEAT_SECONDS
-            job.note(GOOD)
-            store.cancel_job(store.jobs()[0].id)
+def note_and_cancel(store: Store, job: StreamJob) -> None:
+    """Somebody cancels the job of a stream that has just been marked."""
+    assert len(list(job.watched(iter([enrol_request("staff", "ada")])))) == 1
+    job._written_at = -HEARTBEAT_SECONDS
+    job.note(GOOD)
+    store.cancel_job(store.jobs()[0].id)
 
-    with pytest.raises(JobTaken):
-        stream()
+
+def test_a_stream_that_is_cancelled_after_its_last_mark_ends_as_cancelled(store: Store) -> None:
+    with pytest.raises(JobTaken), stream_job(store) as job:
+        note_and_cancel(store, job)
     assert [row.state for row in store.jobs()] == [JobState.CANCELLED]
 
 
 def test_a_stream_that_breaks_off_after_it_was_cancelled_ends_as_cancelled(store: Store) -> None:
     def stream() -> None:
         with stream_job(store) as job:
-            assert len(list(job.watched(iter([enrol_request("staff", "ada")])))) == 1
-            job._written_at = -HEARTBEAT_SECONDS
-            job.note(GOOD)
-            store.cancel_job(store.jobs()[0].id)
+            note_and_cancel(store, job)
             raise ConnectionError("hung up")
 
     with pytest.raises(ConnectionError, match="hung up"):

@@ -151,8 +151,8 @@ def enrol(  # noqa: PLR0913 - one parameter for each option
 def _chosen(identity: str | None, photographs: Sequence[Path], folder: Path | None) -> Sequence[PersonPhotograph]:
     if folder is not None and identity is None:
         photographs_of_people = photographs_in(folder)
-        for name in people_without_photographs(folder):
-            complain(f"there is no photograph in {folder / name}")
+        for person in people_without_photographs(folder):
+            complain(f"there is no photograph in {person}")
         return photographs_of_people
     if folder is None and identity is not None and photographs:
         return [PersonPhotograph(identity, path) for path in photographs]

@@ -26,9 +26,9 @@ def photographs_in(folder: Path) -> Sequence[PersonPhotograph]:
     return found
 
 
-def people_without_photographs(folder: Path) -> Sequence[str]:
-    """Whose folders hold nothing that could be enrolled. Raises OSError where a folder cannot be read."""
-    return [person.name for person in _people(folder) if not _photographs_of(person)]
+def people_without_photographs(folder: Path) -> Sequence[Path]:
+    """The folders of people that hold nothing to enrol. Raises OSError where a folder cannot be read."""
+    return [person for person in _people(folder) if not _photographs_of(person)]
 
 
 def _people(folder: Path) -> list[Path]:

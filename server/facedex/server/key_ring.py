@@ -68,8 +68,10 @@ class KeyRing:
     def known_caller(self, authorization: str | None) -> Caller | None:
         """Who this is by the keys that were read last, however old; None where that cannot be told."""
         text = None if authorization is None else _key_of(authorization)
-        key = None if text is None else self._keys.get(text.key_id)
-        return Caller(key) if key is not None and text is not None and key.is_secret_of(text) else None
+        if text is None:
+            return None
+        key = self._keys.get(text.key_id)
+        return Caller(key) if key is not None and key.is_secret_of(text) else None
 
     def _genuine(self, text: KeyText | None, keys: Mapping[str, ApiKey]) -> ApiKey:
         """The key that has this text. Raises KeyInvalid."""

@@ -36,7 +36,7 @@ def terminal(tmp_path: Path) -> Terminal:
 def test_a_list_shows_name_licence_and_threshold(terminal: Terminal) -> None:
     result = terminal.types("list")
     assert result.exit_code == 0
-    assert all(text in result.stdout for text in (BUILTIN_DETECTOR, BUILTIN_EMBEDDER, "0.5", "256-d"))
+    assert all(text in result.stdout for text in (BUILTIN_DETECTOR, BUILTIN_EMBEDDER, " 0.5 ", "256-d"))
 
 
 def test_a_list_for_programs_is_one_json_document(terminal: Terminal) -> None:
