@@ -153,7 +153,7 @@ def test_rows_that_somebody_else_put_into_the_engine_hide_nobody_and_end_every_s
 
 def test_who_has_erased_faces_and_a_living_one_behind_them_is_found() -> None:
     """The erased ones are more than the engine gives at once, and it forgets them late."""
-    engine = engine_with(6)
+    engine = engine_with(57)
     index, erased, living = Kept(DIMENSION, engine), list(range(20, 180)), list(range(200, 205))
     index.add([*erased, *living], [*(number % 5 for number in erased), *range(5)], VECTORS[[*erased, *living]])
     for _ in range(50):
